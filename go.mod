@@ -1,0 +1,3 @@
+module github.com/isthmus-iot/isthmus
+
+go 1.26
