@@ -1,0 +1,174 @@
+package bridge
+
+import (
+	"container/heap"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// retained is the tree of retained values (MQTT 5 section 3.3.1.3). Readers walk it without a lock, so that somebody who
+// subscribes to a million values holds up no publisher; setting and removing take the lock.
+type retained struct {
+	hashOf func(string) uint64
+	root   value
+	count  atomic.Int64
+	bytes  atomic.Int64
+
+	mu       sync.Mutex
+	expiring expiryHeap
+}
+
+// value is a node of the tree: the message retained at its topic, if any, and the topics below.
+type value struct {
+	below   index[value]
+	message atomic.Pointer[Message]
+	due     int // place in the expiry heap plus 1; 0: not in it
+}
+
+func newRetained(hashOf func(string) uint64) *retained { return &retained{hashOf: hashOf} }
+
+func (r *retained) size() (values int, bytes int64) { return int(r.count.Load()), r.bytes.Load() }
+
+// set keeps m at its topic; an empty payload removes what is there (MQTT-3.3.1-6, MQTT-3.3.1-7). The error carries
+// QuotaExceeded.
+func (r *retained) set(m *Message, l Limits) error {
+	if len(m.Payload) == 0 {
+		r.remove(string(m.Topic))
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.get(string(m.Topic))
+	size, oldSize := m.Size(), 0
+	if old != nil {
+		oldSize = old.Size()
+	} else if int(r.count.Load()) >= l.RetainedValues {
+		return Refuse(QuotaExceeded, fmt.Sprintf("limit of %d retained values reached", l.RetainedValues))
+	}
+	if grow := int64(size - oldSize); grow > 0 && r.bytes.Load()+grow > l.RetainedBytes {
+		return Refuse(QuotaExceeded, fmt.Sprintf("limit of %d bytes of retained values reached", l.RetainedBytes))
+	}
+	v := &r.root
+	for level, tail, more := "", string(m.Topic), true; more; {
+		level, tail, more = strings.Cut(tail, "/")
+		h := r.hashOf(level)
+		next := v.below.get(h, level)
+		if next == nil {
+			next = v.below.put(h, strings.Clone(level))
+		}
+		v = next
+	}
+	k := m.Keep()
+	v.message.Store(k)
+	r.bytes.Add(int64(size - oldSize))
+	if old == nil {
+		r.count.Add(1)
+	}
+	r.schedule(v)
+	return nil
+}
+
+// schedule puts v into the expiry heap, moves it there or takes it out, as its message asks.
+func (r *retained) schedule(v *value) {
+	m := v.message.Load()
+	wants := m != nil && m.Expires != 0
+	switch {
+	case wants && v.due == 0:
+		heap.Push(&r.expiring, v)
+	case wants:
+		heap.Fix(&r.expiring, v.due-1)
+	case v.due != 0:
+		heap.Remove(&r.expiring, v.due-1)
+	}
+}
+
+// get finds the message retained at topic, or nil.
+func (r *retained) get(topic string) *Message {
+	v := &r.root
+	for level, tail, more := "", topic, true; more; {
+		level, tail, more = strings.Cut(tail, "/")
+		if v = v.below.get(r.hashOf(level), level); v == nil {
+			return nil
+		}
+	}
+	return v.message.Load()
+}
+
+func (r *retained) remove(topic string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.removeBelow(&r.root, topic)
+}
+
+// removeBelow removes the message at the topic rest below v and frees the path that only it needed.
+func (r *retained) removeBelow(v *value, rest string) {
+	level, tail, more := strings.Cut(rest, "/")
+	h := r.hashOf(level)
+	next := v.below.get(h, level)
+	if next == nil {
+		return
+	}
+	if more {
+		r.removeBelow(next, tail)
+	} else if m := next.message.Load(); m != nil {
+		if next.due != 0 {
+			heap.Remove(&r.expiring, next.due-1)
+		}
+		next.message.Store(nil)
+		r.count.Add(-1)
+		r.bytes.Add(-int64(m.Size()))
+	}
+	if next.message.Load() == nil && next.below.live == 0 {
+		v.below.del(h, level)
+	}
+}
+
+// expireBatch bounds how long the lock is held at a time.
+const expireBatch = 1000
+
+// expire removes what has expired. Its cost is that of what expires.
+func (r *retained) expire(now int64) {
+	for {
+		r.mu.Lock()
+		n := 0
+		for ; n < expireBatch && len(r.expiring) > 0; n++ {
+			m := r.expiring[0].message.Load()
+			if !m.Expired(now) {
+				break
+			}
+			r.removeBelow(&r.root, string(m.Topic))
+		}
+		r.mu.Unlock()
+		if n < expireBatch {
+			return
+		}
+	}
+}
+
+// expiryHeap orders values by when they expire.
+type expiryHeap []*value
+
+func (h expiryHeap) Len() int { return len(h) }
+func (h expiryHeap) Less(i, j int) bool {
+	return h[i].message.Load().Expires < h[j].message.Load().Expires
+}
+func (h expiryHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].due, h[j].due = i+1, j+1
+}
+func (h *expiryHeap) Push(x any) {
+	v := x.(*value)
+	*h = append(*h, v)
+	v.due = len(*h)
+}
+func (h *expiryHeap) Pop() any {
+	old := *h
+	n := len(old) - 1
+	v := old[n]
+	old[n] = nil
+	*h = old[:n]
+	v.due = 0
+	return v
+}
