@@ -15,7 +15,7 @@ type Batch struct {
 	reached  int // sinks that took the current message
 
 	found     []*leaf
-	sets      [][][]*Subscription // of the leaves found, as read once
+	sets      [][]place // of the leaves found, as read once
 	overlap   overlap
 	delivery  Delivery
 	ids       [1]uint32
@@ -31,7 +31,8 @@ type form struct {
 	buf []byte
 }
 
-// Begin takes a batch for what one read brought.
+// Begin takes a batch for what one read brought. The endpoint sees to it that it ends however handling the read ends: bytes
+// that a sink has taken are not sent before.
 func (h *Hub) Begin() *Batch {
 	b, _ := h.batches.Get().(*Batch)
 	if b == nil {
@@ -48,7 +49,8 @@ func (b *Batch) Touch(f Flusher) { b.touched = append(b.touched, f) }
 
 // Flush pushes out what the batch touched so far.
 func (b *Batch) Flush() {
-	for i, f := range b.touched {
+	for i := 0; i < len(b.touched); i++ { // Flush may touch others
+		f := b.touched[i]
 		b.touched[i] = nil
 		f.Flush()
 	}
@@ -108,18 +110,22 @@ func (b *Batch) route(from *Client, m *Message) {
 	// One reading of each set decides both whether filters overlap and who is in them.
 	b.sets = b.sets[:0]
 	for _, l := range b.found {
-		if set := l.plain.chunks(); set != nil {
+		if set := l.plain.places(); set != nil {
 			b.sets = append(b.sets, set)
 		}
 	}
 	if len(b.sets) == 1 {
-		for _, chunk := range b.sets[0] {
-			for _, s := range chunk {
-				if s.Options.NoLocal && s.owner.published(from, m) || !s.owner.mayReadCounted(b, s, m.Topic) {
-					continue
-				}
-				b.give(s, min(m.QoS, s.Options.QoS), m, false)
+		set := b.sets[0]
+		for i := range set {
+			s := set[i].Load()
+			if s == nil || s.Options.NoLocal && s.owner.published(from, m) {
+				continue
 			}
+			if !s.owner.mayRead(s, m.Topic) {
+				b.drop(s.owner.counters, DropNotAuthorized)
+				continue
+			}
+			b.give(s, m, false)
 		}
 	} else if len(b.sets) > 1 {
 		b.routeOverlapping(from, m)
@@ -134,9 +140,10 @@ func (b *Batch) route(from *Client, m *Message) {
 }
 
 // give hands m to one subscription's sink and reports whether it took responsibility.
-func (b *Batch) give(s *Subscription, qos QoS, m *Message, liveOnly bool) bool {
+func (b *Batch) give(s *Subscription, m *Message, liveOnly bool) bool {
 	d := &b.delivery
-	d.Message, d.Subscription, d.QoS, d.LiveOnly = m, s, qos, liveOnly
+	d.Message, d.Subscription, d.QoS = m, s, min(m.QoS, s.Options.QoS)
+	d.LiveOnly, d.member = liveOnly, s.group != nil
 	d.Retain = m.Retain && s.Options.RetainAsPublished
 	d.Identifiers = nil
 	if s.Options.Identifier != 0 {
@@ -146,6 +153,7 @@ func (b *Batch) give(s *Subscription, qos QoS, m *Message, liveOnly bool) bool {
 	return b.hand(d)
 }
 
+// hand lets the sink have d and adds up what came of it.
 func (b *Batch) hand(d *Delivery) bool {
 	switch d.Subscription.sink.Deliver(d) {
 	case Delivered:

@@ -1,10 +1,11 @@
 package bridge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"sort"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,9 +22,11 @@ type Client struct {
 	counters *Counters
 	closer   func(Reason)
 	identity atomic.Pointer[Identity]
+	epoch    atomic.Uint64 // grows after each change of identity, rules or limits: what was decided in an older one is void
 
-	mu   sync.Mutex
-	subs []*Subscription // sorted by filter
+	mu     sync.Mutex
+	closed bool
+	subs   []*Subscription // sorted by filter
 
 	memos *[memoSlots]memo // topics published before; made at the first publish
 	pace  pace
@@ -40,28 +43,30 @@ func (c *Client) Identity() *Identity { return c.identity.Load() }
 
 // SetIdentity is called when a session is resumed under newly checked credentials.
 func (c *Client) SetIdentity(id *Identity) {
-	c.identity.Store(id)
-	c.reconsider(*c.hub.access.Load())
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, s := range c.subs {
-		s.access.Store(0)
+	if !c.reconsider(id) {
+		c.closer(NotAuthorized)
 	}
-	c.memos = nil
 }
 
-// reconsider asks a for the rules of the client and closes it where there are none any more.
-func (c *Client) reconsider(a Access) {
-	old := c.identity.Load()
-	p, ok := a.Permissions(old)
-	if !ok {
-		c.identity.CompareAndSwap(old, &Identity{User: old.User, ClientID: old.ClientID, Permissions: nothing{}})
-		c.closer(NotAuthorized)
-		return
+// reconsider asks the Access in force for the rules of id, or of who the client is already, and reports whether there are
+// any.
+func (c *Client) reconsider(id *Identity) bool {
+	// The Access is read under the lock: of two that reconsider at a time the last one has the newest.
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if id == nil {
+		id = c.identity.Load()
 	}
-	next := *old
+	next := *id
+	p, ok := (*c.hub.access.Load()).Permissions(id)
+	if !ok {
+		p = nothing{}
+	}
 	next.Permissions = p
-	c.identity.CompareAndSwap(old, &next)
+	c.identity.Store(&next)
+	// Only now: what is decided in the new epoch is decided by the new rules.
+	c.epoch.Add(1)
+	return ok
 }
 
 // nothing are the permissions of a client that is being closed.
@@ -75,8 +80,8 @@ func (nothing) Explain(Action, string) (bool, string) {
 
 // memo remembers what was decided about a topic, so that a client that publishes to few topics pays for the checks once.
 type memo struct {
-	topic string
-	rules uint64 // generation it was decided under
+	topic []byte // used again, so that a client of many topics does not allocate for each message
+	epoch uint64 // it was decided in
 	err   error
 }
 
@@ -84,7 +89,7 @@ const memoSlots = 4
 
 // admit decides whether c may publish to the topic at all.
 func (c *Client) admit(topic Topic) error {
-	rules := c.hub.rules.Load()
+	epoch := c.epoch.Load()
 	if c.memos == nil {
 		c.memos = new([memoSlots]memo)
 	}
@@ -94,33 +99,15 @@ func (c *Client) admit(topic Topic) error {
 	}
 	// The last bytes are where the topics of one client differ most.
 	m := &c.memos[(n+int(topic[n-1])+int(topic[n/2]))%memoSlots]
-	if m.topic == string(topic) && m.rules == rules {
+	if string(m.topic) == string(topic) && m.epoch == epoch {
 		return m.err
 	}
-	err := c.judge(topic)
+	err := c.hub.Admit(c.identity.Load(), topic)
 	if ReasonOf(err) == BadTopic {
 		return err // garbage is not worth remembering
 	}
-	m.topic, m.rules, m.err = strings.Clone(string(topic)), rules, err
+	m.topic, m.epoch, m.err = append(m.topic[:0], topic...), epoch, err
 	return err
-}
-
-func (c *Client) judge(topic Topic) error {
-	if err := c.hub.checkTopic(topic); err != nil {
-		return err
-	}
-	if strings.HasPrefix(string(topic), "$SYS/") && !c.ownState(topic) {
-		return &Error{Op: "publishing", Topic: string(topic), Reason: NotAuthorized, Err: errors.New("$SYS is the server's")}
-	}
-	if !c.identity.Load().Permissions.Allowed(Write, topic) {
-		return &Error{Op: "publishing", Topic: strings.Clone(string(topic)), Reason: NotAuthorized}
-	}
-	return nil
-}
-
-// ownState is the one topic below $SYS that a client may write: a Mosquitto bridge announces its connection there.
-func (c *Client) ownState(topic Topic) bool {
-	return string(topic) == "$SYS/broker/connection/"+c.id+"/state"
 }
 
 // checkTopic validates a topic once on entry and holds it against the limits.
@@ -155,9 +142,21 @@ func (h *Hub) CheckFilter(filter string) (Filter, error) {
 	return f, nil
 }
 
-// Admit decides whether c may publish m now, without publishing it: for wills, which are checked when they are announced
-// and again when they are sent.
-func (c *Client) Admit(m *Message) error { return c.judge(m.Topic) }
+// Admit decides whether an identity may publish to a topic now: for wills, which are checked when they are announced and
+// again when they are sent.
+func (h *Hub) Admit(id *Identity, topic Topic) error {
+	if err := h.checkTopic(topic); err != nil {
+		return err
+	}
+	// The one topic below $SYS that a client may write: a Mosquitto bridge announces its connection there.
+	if strings.HasPrefix(string(topic), "$SYS/") && string(topic) != "$SYS/broker/connection/"+id.ClientID+"/state" {
+		return &Error{Op: "publishing", Topic: strings.Clone(string(topic)), Reason: NotAuthorized, Err: errors.New("$SYS is the server's")}
+	}
+	if !id.Permissions.Allowed(Write, topic) {
+		return &Error{Op: "publishing", Topic: strings.Clone(string(topic)), Reason: NotAuthorized}
+	}
+	return nil
+}
 
 // PublishAsync authorises m, keeps it as retained value where it asks for that, and delivers it. The message may be
 // borrowed. When the error is nil every live subscriber has it in its buffer, and everything durable is kept once the store
@@ -200,11 +199,18 @@ func (c *Client) publish(b *Batch, m *Message) (Result, error) {
 
 // Publish is PublishAsync in a batch of its own. It returns when everything durable is kept.
 func (c *Client) Publish(_ context.Context, m *Message) error {
+	// There is no store yet that had to be waited for.
+	return c.PublishNow(m)
+}
+
+// PublishNow is Publish without waiting for the store: for messages of the server on behalf of a client, such as wills. It
+// may be called concurrently with everything else.
+func (c *Client) PublishNow(m *Message) error {
 	b := c.hub.Begin()
 	defer b.End()
 	b.counters = c.counters
 	b.tally(c.counters).in[m.QoS]++
-	if err := c.judge(m.Topic); err != nil {
+	if err := c.hub.Admit(c.identity.Load(), m.Topic); err != nil {
 		b.drop(c.counters, DropRefused)
 		return err
 	}
@@ -217,70 +223,65 @@ func (c *Client) published(from *Client, m *Message) bool {
 	return c == from || from == nil && m.Origin.Client == c.id && m.Origin.Endpoint == c.counters.Name
 }
 
-// mayRead decides whether the owner of s may be given topic. Where the rules cover the whole filter, which is decided once
-// per subscription and change of rules, this is one comparison.
-func (c *Client) mayRead(s *Subscription, topic Topic) bool {
-	rules := c.hub.rules.Load()
-	a := s.access.Load()
-	if a>>2 != rules {
-		a = rules<<2 | uint64(c.identity.Load().Permissions.Covers(s.Filter))
-		s.access.Store(a)
+// coverage is how much of f the client may read. It is decided once per epoch and kept in cache with it.
+func (c *Client) coverage(cache *atomic.Uint64, f Filter) Coverage {
+	epoch := c.epoch.Load()
+	a := cache.Load()
+	if a>>2 != epoch {
+		a = epoch<<2 | uint64(c.identity.Load().Permissions.Covers(f))
+		cache.Store(a)
 	}
-	switch Coverage(a & 3) {
-	case CoversAll:
-		return true
-	case CoversNone:
-		return false
-	}
-	return c.identity.Load().Permissions.Allowed(Read, topic)
+	return Coverage(a & 3)
 }
 
-func (c *Client) mayReadCounted(b *Batch, s *Subscription, topic Topic) bool {
-	if c.mayRead(s, topic) {
-		return true
-	}
-	b.drop(c.counters, DropNotAuthorized)
-	return false
+// mayRead decides whether the owner of s may be given topic. Where the rules cover the whole filter this is one comparison.
+func (c *Client) mayRead(s *Subscription, topic Topic) bool {
+	return c.reads(c.coverage(&s.access, s.Filter), topic)
+}
+
+func (c *Client) reads(of Coverage, topic Topic) bool {
+	return of == CoversAll || of == CoversPart && c.MayRead(topic)
 }
 
 // Subscribe adds or replaces the subscription to f, which [Hub.CheckFilter] has checked. existed says that it replaces one.
-// The error carries NotAuthorized or QuotaExceeded; then nothing has changed.
+// f may be borrowed. The error carries NotAuthorized, QuotaExceeded, or Unavailable after Close; then nothing has changed.
 func (c *Client) Subscribe(f Filter, o SubscribeOptions, sink Sink) (s *Subscription, existed bool, err error) {
-	rules := c.hub.rules.Load()
-	covers := c.identity.Load().Permissions.Covers(f)
-	if covers == CoversNone {
-		return nil, false, &Error{Op: "subscribing", Topic: string(f), Reason: NotAuthorized}
+	refuse := func(r Reason, text string) error {
+		e := &Error{Op: "subscribing", Topic: strings.Clone(string(f)), Reason: r}
+		if text != "" {
+			e.Err = errors.New(text)
+		}
+		return e
+	}
+	s = &Subscription{Filter: f, Options: o, owner: c, sink: sink}
+	if c.coverage(&s.access, f) == CoversNone {
+		return nil, false, refuse(NotAuthorized, "")
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	i, old := c.find(f)
-	if old == nil && len(c.subs) >= c.hub.limits.Load().Subscriptions {
-		return nil, false, &Error{Op: "subscribing", Topic: string(f), Reason: QuotaExceeded,
-			Err: errors.New("limit on subscriptions per client reached")}
+	switch {
+	case c.closed:
+		return nil, false, refuse(Unavailable, "client is closed")
+	case old == nil && len(c.subs) >= c.hub.limits.Load().Subscriptions:
+		return nil, false, refuse(QuotaExceeded, "limit on subscriptions per client reached")
 	}
-	s = &Subscription{Filter: f, Options: o, owner: c, sink: sink}
-	if strings.HasPrefix(string(f), sharePrefix) {
-		s.Filter = Filter(strings.Clone(string(f)))
-	}
-	s.access.Store(rules<<2 | uint64(covers))
 	c.hub.table.add(s, old)
 	if old != nil {
 		c.subs[i] = s
 		return s, true, nil
 	}
-	c.subs = append(c.subs, nil)
-	copy(c.subs[i+1:], c.subs[i:])
-	c.subs[i] = s
+	c.subs = slices.Insert(c.subs, i, s)
 	return s, false, nil
 }
 
 // find looks f up in the sorted list; c.mu is held.
 func (c *Client) find(f Filter) (int, *Subscription) {
-	i := sort.Search(len(c.subs), func(i int) bool { return c.subs[i].Filter >= f })
-	if i < len(c.subs) && c.subs[i].Filter == f {
-		return i, c.subs[i]
+	i, ok := slices.BinarySearchFunc(c.subs, f, func(s *Subscription, f Filter) int { return cmp.Compare(s.Filter, f) })
+	if !ok {
+		return i, nil
 	}
-	return i, nil
+	return i, c.subs[i]
 }
 
 // Unsubscribe removes the subscription to f, compared character by character (MQTT-3.10.4-1), and returns it; nil if there
@@ -292,7 +293,7 @@ func (c *Client) Unsubscribe(f Filter) *Subscription {
 	if s == nil {
 		return nil
 	}
-	c.subs = append(c.subs[:i], c.subs[i+1:]...)
+	c.subs = slices.Delete(c.subs, i, i+1)
 	if len(c.subs) == 0 {
 		c.subs = nil
 	}
@@ -304,12 +305,19 @@ func (c *Client) Unsubscribe(f Filter) *Subscription {
 func (c *Client) Subscriptions() []*Subscription {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return append([]*Subscription(nil), c.subs...)
+	return slices.Clone(c.subs)
 }
 
 // Retained walks the retained values that match f and that the client may read. The caller takes them one at a time, when
-// it has room.
-func (c *Client) Retained(f Filter) *RetainedCursor { return c.hub.retained.cursor(f) }
+// it has room. f may be borrowed.
+func (c *Client) Retained(f Filter) *RetainedCursor {
+	r := c.hub.retained.cursor(f)
+	r.client = c
+	return r
+}
+
+// RetainedValue is the value retained at one topic, or nil, whether the client may read it or not.
+func (c *Client) RetainedValue(t Topic) *Message { return c.hub.retained.get(string(t)) }
 
 // MayRead decides about one topic, for retained values.
 func (c *Client) MayRead(t Topic) bool { return c.identity.Load().Permissions.Allowed(Read, t) }
@@ -318,7 +326,7 @@ func (c *Client) MayRead(t Topic) bool { return c.identity.Load().Permissions.Al
 func (c *Client) Close() {
 	c.mu.Lock()
 	subs := c.subs
-	c.subs = nil
+	c.subs, c.closed = nil, true
 	c.mu.Unlock()
 	for _, s := range subs {
 		c.hub.table.remove(s)

@@ -8,10 +8,14 @@ import (
 
 // RetainedCursor walks the retained values that match a filter, one at a time and without a lock, while others are set and
 // removed: a subscriber takes the next one when it has room, and nothing is copied. A value that is set after the cursor
-// was made may or may not be met; its subscriber is given it as a live message in any case.
+// was made may or may not be met; its subscriber is given it as a live message in any case. What the client may not read is
+// passed over, by the rules in force when it is met.
 type RetainedCursor struct {
-	tree  *retained
-	stack []walk
+	tree   *retained
+	filter Filter
+	client *Client       // nil: may read everything
+	access atomic.Uint64 // see Client.coverage
+	stack  []walk
 }
 
 // walk is one node on the way down: which filter levels are still to match below it, and how far its children are done.
@@ -29,12 +33,22 @@ type walk struct {
 }
 
 func (r *retained) cursor(f Filter) *RetainedCursor {
+	f = Filter(strings.Clone(string(f)))
 	_, inner := f.Share()
-	return &RetainedCursor{tree: r, stack: []walk{{at: &r.root, rest: string(inner), top: true}}}
+	return &RetainedCursor{tree: r, filter: f, stack: []walk{{at: &r.root, rest: string(inner), top: true}}}
 }
 
 // Next is the next value, or nil at the end. Values that have expired are passed over by the caller's own clock.
 func (c *RetainedCursor) Next() *Message {
+	for {
+		m := c.next()
+		if m == nil || c.client == nil || c.client.reads(c.client.coverage(&c.access, c.filter), m.Topic) {
+			return m
+		}
+	}
+}
+
+func (c *RetainedCursor) next() *Message {
 	for len(c.stack) > 0 {
 		w := &c.stack[len(c.stack)-1]
 		if !w.begun {

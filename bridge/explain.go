@@ -46,7 +46,7 @@ func (h *Hub) Explain(m *Message, client, user string) []Step {
 
 	var from *Client
 	for _, c := range h.Clients() {
-		if c.id == client {
+		if c.id == client && (from == nil || c.Endpoint() < from.Endpoint()) {
 			from = c
 		}
 	}
@@ -59,6 +59,9 @@ func (h *Hub) Explain(m *Message, client, user string) []Step {
 		id.Permissions = nothing{}
 	}
 	allowed, rule := id.Permissions.Explain(Write, string(m.Topic))
+	if err := h.Admit(id, m.Topic); err != nil && allowed {
+		allowed, rule = false, err.Error() // what no rule can grant
+	}
 	say("acl", describe(id), allowed, "write: %s", rule)
 	if !allowed {
 		return steps
@@ -76,24 +79,32 @@ func (h *Hub) Explain(m *Message, client, user string) []Step {
 	default:
 		say("retained", "", true, "replaces a retained value of %d bytes", len(old.Payload))
 	}
+	var plain []*Subscription
 	n := 0
 	for _, l := range h.table.match(string(m.Topic), nil) {
-		for _, chunk := range l.plain.chunks() {
-			for _, s := range chunk {
-				n++
-				steps = append(steps, h.explainOne("subscription", from, m, s))
-			}
-		}
+		plain = append(plain, l.plain.all()...)
 		for _, g := range l.shared() {
-			for _, chunk := range g.members.chunks() {
-				for _, s := range chunk {
-					n++
-					steps = append(steps, h.explainOne("shared", from, m, s))
-				}
+			members := g.members.all()
+			for _, s := range members {
+				step := h.explainOne("shared", from, m, s)
+				step.Text += fmt.Sprintf(", one of %d in group %q", len(members), g.name)
+				steps = append(steps, step)
 			}
+			n += len(members)
 		}
 	}
-	if n == 0 {
+	filters := make(map[*Client]int)
+	for _, s := range plain {
+		filters[s.owner]++
+	}
+	for _, s := range plain {
+		step := h.explainOne("subscription", from, m, s)
+		if k := filters[s.owner]; k > 1 {
+			step.Text += fmt.Sprintf(", once for the client's %d matching filters, at the highest QoS", k)
+		}
+		steps = append(steps, step)
+	}
+	if n+len(plain) == 0 {
 		say("result", "", true, "no subscription matches")
 	}
 	slices.SortStableFunc(steps, func(a, b Step) int { return cmp.Compare(stageOrder(a.Stage), stageOrder(b.Stage)) })

@@ -2,18 +2,22 @@ package bridge
 
 import "sync/atomic"
 
-// fanout is the set of subscriptions of one filter. Readers see an immutable list of chunks; the writer copies one chunk
-// and the list of chunks for a change, so that the 100,000th subscriber of a topic costs a few KiB and not the copy of all
-// the others. Changes need the table's lock.
+// fanout is the set of subscriptions of one filter: an array in which a subscription keeps its place for as long as it
+// stays. A publisher walks it without a lock and skips the empty places, so whatever comes and goes meanwhile, one that
+// stays is met exactly once, and one that is replaced is met as the old or the new. Changes need the table's lock and cost
+// the same for the first and the millionth subscription, but for the copies to a larger or smaller array.
 type fanout struct {
-	list atomic.Pointer[[][]*Subscription]
+	list atomic.Pointer[[]place]
+	// for the writer only
+	live int32 // subscriptions
+	used int32 // places given out; from here on all are empty
 }
 
-// chunkSize is a compromise: 1 KiB to copy for a change, 1 in 128 pointers of overhead in the list.
-const chunkSize = 128
+// place holds one subscription, or nil.
+type place = atomic.Pointer[Subscription]
 
-// chunks is what a publisher walks.
-func (f *fanout) chunks() [][]*Subscription {
+// places is what a publisher walks; nil if there is nobody. Their number is a power of two.
+func (f *fanout) places() []place {
 	if p := f.list.Load(); p != nil {
 		return *p
 	}
@@ -22,58 +26,81 @@ func (f *fanout) chunks() [][]*Subscription {
 
 func (f *fanout) empty() bool { return f.list.Load() == nil }
 
-func (f *fanout) add(s *Subscription) {
-	old := f.chunks()
-	n := len(old)
-	if n > 0 && len(old[n-1]) < chunkSize {
-		list := append([][]*Subscription(nil), old...)
-		list[n-1] = append(append(make([]*Subscription, 0, len(old[n-1])+1), old[n-1]...), s)
-		s.chunk, s.slot = int32(n-1), int32(len(old[n-1]))
-		f.list.Store(&list)
-		return
+// all lists the subscriptions, for those who have time.
+func (f *fanout) all() (list []*Subscription) {
+	places := f.places()
+	for i := range places {
+		if s := places[i].Load(); s != nil {
+			list = append(list, s)
+		}
 	}
-	list := append(append(make([][]*Subscription, 0, n+1), old...), []*Subscription{s})
-	s.chunk, s.slot = int32(n), 0
-	f.list.Store(&list)
+	return list
 }
 
-// remove fills the gap of s with the last subscription.
+func (f *fanout) add(s *Subscription) {
+	if int(f.used) == len(f.places()) {
+		f.rebuild()
+	}
+	s.place = f.used
+	f.used++
+	f.live++
+	f.places()[s.place].Store(s)
+}
+
 func (f *fanout) remove(s *Subscription) {
-	old := f.chunks()
-	n := len(old) - 1
-	last := old[n][len(old[n])-1]
-	if n == 0 && len(old[0]) == 1 {
+	list := f.places()
+	list[s.place].Store(nil)
+	f.live--
+	if s.place == f.used-1 {
+		f.used--
+	}
+	switch {
+	case f.live == 0:
 		f.list.Store(nil)
-		return
+		f.used = 0
+	case len(list) > 8 && int(f.live)*4 < len(list):
+		f.rebuild()
 	}
-	list := append([][]*Subscription(nil), old...)
-	if last != s {
-		chunk := append([]*Subscription(nil), list[s.chunk]...)
-		chunk[s.slot] = last
-		list[s.chunk] = chunk
-		last.chunk, last.slot = s.chunk, s.slot
-	}
-	if len(list[n]) == 1 {
-		list = list[:n]
-	} else {
-		list[n] = append([]*Subscription(nil), list[n][:len(list[n])-1]...)
-	}
-	f.list.Store(&list)
 }
 
 // replace puts s in the place of old.
 func (f *fanout) replace(old, s *Subscription) {
-	list := append([][]*Subscription(nil), f.chunks()...)
-	chunk := append([]*Subscription(nil), list[old.chunk]...)
-	chunk[old.slot] = s
-	list[old.chunk] = chunk
-	s.chunk, s.slot = old.chunk, old.slot
-	f.list.Store(&list)
+	s.place = old.place
+	f.places()[s.place].Store(s)
+}
+
+// rebuild closes the gaps in an array that has room for a quarter more.
+func (f *fanout) rebuild() {
+	size := 1
+	for size < int(f.live+f.live/4+1) {
+		size *= 2
+	}
+	list := newPlaces(size)
+	for i, s := range f.all() {
+		s.place = int32(i)
+		(*list)[i].Store(s)
+	}
+	f.used = f.live
+	f.list.Store(list)
+}
+
+// newPlaces makes an array. Most filters have one subscription: for those the slice and its only place are one allocation.
+func newPlaces(size int) *[]place {
+	if size == 1 {
+		x := new(struct {
+			list []place
+			only [1]place
+		})
+		x.list = x.only[:]
+		return &x.list
+	}
+	list := make([]place, size)
+	return &list
 }
 
 // leaf is where the subscriptions of one filter hang.
 type leaf struct {
-	filter string
+	filter string // without share prefix; set before a publisher can see the leaf
 	plain  fanout
 	groups atomic.Pointer[[]*group]
 }
@@ -88,14 +115,15 @@ func (l *leaf) shared() []*group {
 }
 
 // group finds or makes the shared group of a name.
-func (l *leaf) group(name string) *group {
+func (l *leaf) group(f Filter) *group {
+	name, _ := f.Share()
 	old := l.shared()
 	for _, g := range old {
 		if g.name == name {
 			return g
 		}
 	}
-	g := &group{name: name}
+	g := newGroup(f)
 	list := append(append(make([]*group, 0, len(old)+1), old...), g)
 	l.groups.Store(&list)
 	return g

@@ -30,12 +30,10 @@ type Hub struct {
 
 	limits atomic.Pointer[Limits]
 	access atomic.Pointer[Access]
-	rules  atomic.Uint64 // generation: grows with each SetAccess and SetLimits; what was decided under an older one is void
 
-	mu        sync.Mutex
-	clients   map[clientKey]*Client
-	serial    uint32
-	reloading sync.Mutex
+	mu      sync.Mutex
+	clients map[clientKey]*Client
+	serial  uint32
 
 	endpoints atomic.Pointer[[]*Counters]
 }
@@ -58,7 +56,6 @@ func New(cfg Config) (*Hub, error) {
 	limits := cfg.Limits.WithDefaults()
 	h.limits.Store(&limits)
 	h.access.Store(&cfg.Access)
-	h.rules.Store(1)
 	h.endpoints.Store(&[]*Counters{})
 	return h, nil
 }
@@ -102,20 +99,20 @@ func (h *Hub) Limits() Limits { return *h.limits.Load() }
 func (h *Hub) SetLimits(l Limits) {
 	l = l.WithDefaults()
 	h.limits.Store(&l)
-	h.rules.Add(1)
+	for _, c := range h.Clients() {
+		c.epoch.Add(1)
+	}
 }
 
 // SetAccess changes users and rules. Clients that would no longer be let in are closed with NotAuthorized; for all others
 // the new rules hold from the next message on.
 func (h *Hub) SetAccess(a Access) {
-	h.reloading.Lock()
-	defer h.reloading.Unlock()
 	h.access.Store(&a)
 	for _, c := range h.Clients() {
-		c.reconsider(a)
+		if !c.reconsider(nil) {
+			c.closer(NotAuthorized)
+		}
 	}
-	// Only now: a decision made before under the new generation with the old rules would stay.
-	h.rules.Add(1)
 }
 
 // Authenticate is the one door: every protocol asks here who a client is. The error carries Unauthenticated, NotAuthorized
@@ -128,9 +125,10 @@ func (h *Hub) Authenticate(ctx context.Context, c Credentials) (*Identity, error
 	return id, nil
 }
 
-// Attach adds an authenticated client. closer is called, from any goroutine, when the hub wants the client gone; it must
-// not wait for a peer. The pair of endpoint and client id must not be attached already. The error carries QuotaExceeded at
-// the limit on clients.
+// Attach adds an authenticated client. closer is called, from any goroutine, when the hub wants the client gone, at the
+// earliest before Attach returns; it must not wait for a peer. The pair of endpoint and client id must not be attached
+// already. The error carries QuotaExceeded at the limit on clients, and NotAuthorized where a reload since Authenticate does
+// not let the client in any more.
 func (h *Hub) Attach(id *Identity, counters *Counters, closer func(Reason)) (*Client, error) {
 	c := &Client{hub: h, id: id.ClientID, counters: counters, closer: closer}
 	c.identity.Store(id)
@@ -149,7 +147,10 @@ func (h *Hub) Attach(id *Identity, counters *Counters, closer func(Reason)) (*Cl
 	h.clients[key] = c
 	h.mu.Unlock()
 	// A reload between Authenticate and here has not seen c.
-	c.reconsider(*h.access.Load())
+	if !c.reconsider(id) {
+		c.Close()
+		return nil, &Error{Op: "attaching", Reason: NotAuthorized, Err: errors.New("the user is not admitted any more")}
+	}
 	return c, nil
 }
 
@@ -195,6 +196,7 @@ type Result struct {
 func (h *Hub) PublishSystem(b *Batch, m *Message) {
 	c := h.Counters("system")
 	b.counters = c
+	m.Time = b.Now
 	if m.Retain {
 		if err := h.retained.set(m, h.Limits()); err != nil {
 			b.drop(c, DropRefused)
@@ -205,19 +207,20 @@ func (h *Hub) PublishSystem(b *Batch, m *Message) {
 }
 
 // Redeliver gives a message that a member of a shared group has not acknowledged to another member (MQTT 5 section 4.8.2).
-// filter has the share prefix; except is the member that leaves.
-func (h *Hub) Redeliver(b *Batch, filter Filter, m *Message, except *Client) {
-	name, inner := filter.Share()
-	b.counters, b.formsUsed = except.counters, 0
-	b.found = h.table.match(string(m.Topic), b.found[:0])
-	for i, l := range b.found {
-		if l.filter == string(inner) {
-			for _, g := range l.shared() {
-				if g.name == name {
-					g.deliver(b, m, except)
-				}
-			}
-		}
-		b.found[i] = nil
+// filter has the share prefix; except is the member that leaves. If nobody takes it, it is counted as dropped. The store
+// must not forget the leaver's copy before it has synced up to the result's Receipt.
+func (h *Hub) Redeliver(b *Batch, filter Filter, m *Message, except *Client) Result {
+	b.counters = except.counters
+	b.formsUsed, b.receipt, b.reached = 0, 0, 0
+	if m.Expired(b.Now) {
+		b.drop(b.counters, DropExpired)
+		return Result{}
 	}
+	g := h.table.group(m.Topic, filter)
+	if g == nil {
+		b.drop(b.counters, DropNoMember)
+		return Result{}
+	}
+	g.deliver(b, m, except)
+	return Result{b.receipt, b.reached}
 }

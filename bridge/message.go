@@ -29,7 +29,8 @@ type Origin struct {
 	Hops     uint8  // links (remotes, nodes) the message has crossed
 }
 
-// Message is one application message. It is immutable once published. Times are Unix nanoseconds.
+// Message is one application message. It is immutable once published, and published once: the hub fills in Time and Origin
+// and may lower Expires. Times are Unix nanoseconds.
 type Message struct {
 	Topic           Topic
 	Payload         []byte
@@ -71,13 +72,16 @@ func (m *Message) ExpirySeconds(now int64) (seconds uint32, ok bool) {
 func (m *Message) Size() int {
 	n := messageOverhead + len(m.Topic) + len(m.Payload) + len(m.ContentType) + len(m.ResponseTopic) + len(m.CorrelationData)
 	for _, p := range m.UserProperties {
-		n += len(p.Name) + len(p.Value)
+		n += userPropertyOverhead + len(p.Name) + len(p.Value)
 	}
 	return n
 }
 
-// messageOverhead is the size of a kept Message without its strings.
-const messageOverhead = 224
+// What a kept Message and one of its user properties take without their strings.
+const (
+	messageOverhead      = 224
+	userPropertyOverhead = 32
+)
 
 // Keep returns a message that owns its bytes. Every caller for one publish gets the same copy, so a message for a thousand
 // sessions is copied once. It must be called during [Sink.Deliver] (the publisher's goroutine) or on a message that
@@ -98,8 +102,8 @@ func (m *Message) clone() *Message {
 	k.Borrowed, k.kept = false, nil
 
 	var text strings.Builder
-	text.Grow(len(m.Topic) + len(m.ContentType) + len(m.ResponseTopic) + userPropertyBytes(m.UserProperties))
-	for _, s := range []string{string(m.Topic), m.ContentType, string(m.ResponseTopic)} {
+	text.Grow(len(m.Topic) + len(m.ContentType) + len(m.ResponseTopic) + len(m.Origin.Node) + userPropertyBytes(m.UserProperties))
+	for _, s := range [...]string{string(m.Topic), m.ContentType, string(m.ResponseTopic), m.Origin.Node} {
 		text.WriteString(s)
 	}
 	for _, p := range m.UserProperties {
@@ -114,6 +118,7 @@ func (m *Message) clone() *Message {
 	k.Topic = Topic(take(len(m.Topic)))
 	k.ContentType = take(len(m.ContentType))
 	k.ResponseTopic = Topic(take(len(m.ResponseTopic)))
+	k.Origin.Node = take(len(m.Origin.Node))
 	k.UserProperties = nil
 	if len(m.UserProperties) > 0 {
 		k.UserProperties = make([]UserProperty, len(m.UserProperties))

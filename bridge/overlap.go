@@ -22,6 +22,7 @@ type merged struct {
 	sub    *Subscription // of the highest QoS
 	qos    QoS
 	retain bool
+	reads  Coverage // the best of its subscriptions
 	id     uint32
 	more   int32 // first of the further identifiers in overlap.more, or -1
 }
@@ -40,28 +41,40 @@ func (o *overlap) begin() {
 	}
 }
 
-func (o *overlap) add(s *Subscription, qos QoS, retain bool) {
+// add merges s into the delivery of its owner. A subscription that the owner may no longer read counts for nothing, but for
+// the drop if it has no other.
+func (o *overlap) add(s *Subscription, m *Message) {
+	qos, retain := min(m.QoS, s.Options.QoS), m.Retain && s.Options.RetainAsPublished
+	reads := s.owner.coverage(&s.access, s.Filter)
 	if len(o.merged)*2 >= len(o.slots) {
 		o.grow()
 	}
 	slot := o.slot(s.owner)
 	if slot.generation != o.generation {
 		*slot = overlapSlot{o.generation, int32(len(o.merged)), s.owner}
-		o.merged = append(o.merged, merged{sub: s, qos: qos, retain: retain, id: s.Options.Identifier, more: -1})
+		o.merged = append(o.merged, merged{sub: s, qos: qos, retain: retain, reads: reads, id: s.Options.Identifier, more: -1})
 		return
 	}
-	m := &o.merged[slot.merged]
-	if qos > m.qos {
-		m.sub, m.qos = s, qos
+	x := &o.merged[slot.merged]
+	switch {
+	case reads == CoversNone:
+		return
+	case x.reads == CoversNone:
+		*x = merged{sub: s, qos: qos, retain: retain, reads: reads, id: s.Options.Identifier, more: -1}
+		return
 	}
-	m.retain = m.retain || retain
+	if qos > x.qos {
+		x.sub, x.qos = s, qos
+	}
+	x.retain = x.retain || retain
+	x.reads = max(x.reads, reads)
 	switch {
 	case s.Options.Identifier == 0:
-	case m.id == 0:
-		m.id = s.Options.Identifier
+	case x.id == 0:
+		x.id = s.Options.Identifier
 	default:
-		o.more = append(o.more, moreID{s.Options.Identifier, m.more})
-		m.more = int32(len(o.more) - 1)
+		o.more = append(o.more, moreID{s.Options.Identifier, x.more})
+		x.more = int32(len(o.more) - 1)
 	}
 }
 
@@ -114,22 +127,23 @@ func (b *Batch) routeOverlapping(from *Client, m *Message) {
 	o := &b.overlap
 	o.begin()
 	for _, set := range b.sets {
-		for _, chunk := range set {
-			for _, s := range chunk {
-				if s.Options.NoLocal && s.owner.published(from, m) {
-					continue
-				}
-				o.add(s, min(m.QoS, s.Options.QoS), m.Retain && s.Options.RetainAsPublished)
+		for i := range set {
+			s := set[i].Load()
+			if s == nil || s.Options.NoLocal && s.owner.published(from, m) {
+				continue
 			}
+			o.add(s, m)
 		}
 	}
 	d := &b.delivery
 	for i := range o.merged {
 		x := &o.merged[i]
-		if !x.sub.owner.mayReadCounted(b, x.sub, m.Topic) {
+		if !x.sub.owner.reads(x.reads, m.Topic) {
+			b.drop(x.sub.owner.counters, DropNotAuthorized)
 			continue
 		}
-		d.Message, d.Subscription, d.QoS, d.Retain, d.LiveOnly = m, x.sub, x.qos, x.retain, false
+		d.Message, d.Subscription, d.QoS, d.Retain = m, x.sub, x.qos, x.retain
+		d.LiveOnly, d.member = false, false
 		d.Identifiers = o.identifiers(x)
 		b.hand(d)
 	}

@@ -11,7 +11,7 @@ import (
 // retained is the tree of retained values (MQTT 5 section 3.3.1.3). Readers walk it without a lock, so that somebody who
 // subscribes to a million values holds up no publisher; setting and removing take the lock.
 type retained struct {
-	hashOf func(string) uint64
+	hashOf func(string) uint32
 	root   value
 	count  atomic.Int64
 	bytes  atomic.Int64
@@ -27,7 +27,7 @@ type value struct {
 	due     int // place in the expiry heap plus 1; 0: not in it
 }
 
-func newRetained(hashOf func(string) uint64) *retained { return &retained{hashOf: hashOf} }
+func newRetained(hashOf func(string) uint32) *retained { return &retained{hashOf: hashOf} }
 
 func (r *retained) size() (values int, bytes int64) { return int(r.count.Load()), r.bytes.Load() }
 
@@ -38,36 +38,58 @@ func (r *retained) set(m *Message, l Limits) error {
 		r.remove(string(m.Topic))
 		return nil
 	}
+	m = m.Keep() // not under the lock: it may be long
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	old := r.get(string(m.Topic))
-	size, oldSize := m.Size(), 0
-	if old != nil {
-		oldSize = old.Size()
-	} else if int(r.count.Load()) >= l.RetainedValues {
+	v := r.find(string(m.Topic))
+	var old *Message
+	if v != nil {
+		old = v.message.Load()
+	}
+	if old == nil && int(r.count.Load()) >= l.RetainedValues {
 		return Refuse(QuotaExceeded, fmt.Sprintf("limit of %d retained values reached", l.RetainedValues))
 	}
-	if grow := int64(size - oldSize); grow > 0 && r.bytes.Load()+grow > l.RetainedBytes {
+	grow := r.cost(m) - r.cost(old)
+	if grow > 0 && r.bytes.Load()+grow > l.RetainedBytes {
 		return Refuse(QuotaExceeded, fmt.Sprintf("limit of %d bytes of retained values reached", l.RetainedBytes))
 	}
-	v := &r.root
-	for level, tail, more := "", string(m.Topic), true; more; {
-		level, tail, more = strings.Cut(tail, "/")
-		h := r.hashOf(level)
-		next := v.below.get(h, level)
-		if next == nil {
-			next = v.below.put(h, strings.Clone(level))
-		}
-		v = next
+	if v == nil {
+		v = r.grow(string(m.Topic))
 	}
-	k := m.Keep()
-	v.message.Store(k)
-	r.bytes.Add(int64(size - oldSize))
+	v.message.Store(m)
+	r.bytes.Add(grow)
 	if old == nil {
 		r.count.Add(1)
 	}
 	r.schedule(v)
 	return nil
+}
+
+// levelOverhead is what a level of a topic may cost in the tree.
+const levelOverhead = 128
+
+// cost is what m counts against the limit on bytes. Each level is counted as if no other topic had it: values at the end of
+// long topics that share nothing must not cost more than the limit says.
+func (r *retained) cost(m *Message) int64 {
+	if m == nil {
+		return 0
+	}
+	return int64(m.Size() + Levels(m.Topic)*levelOverhead)
+}
+
+// grow makes the path to topic.
+func (r *retained) grow(topic string) *value {
+	v := &r.root
+	for level, tail, more := "", topic, true; more; {
+		level, tail, more = strings.Cut(tail, "/")
+		h := r.hashOf(level)
+		next := v.below.get(h, level)
+		if next == nil {
+			next = v.below.put(h, strings.Clone(level), nil)
+		}
+		v = next
+	}
+	return v
 }
 
 // schedule puts v into the expiry heap, moves it there or takes it out, as its message asks.
@@ -86,14 +108,25 @@ func (r *retained) schedule(v *value) {
 
 // get finds the message retained at topic, or nil.
 func (r *retained) get(topic string) *Message {
+	if v := r.find(topic); v != nil {
+		return v.message.Load()
+	}
+	return nil
+}
+
+// find finds the node of topic, or nil.
+func (r *retained) find(topic string) *value {
 	v := &r.root
 	for level, tail, more := "", topic, true; more; {
 		level, tail, more = strings.Cut(tail, "/")
+		if v.below.empty() {
+			return nil
+		}
 		if v = v.below.get(r.hashOf(level), level); v == nil {
 			return nil
 		}
 	}
-	return v.message.Load()
+	return v
 }
 
 func (r *retained) remove(topic string) {
@@ -118,7 +151,7 @@ func (r *retained) removeBelow(v *value, rest string) {
 		}
 		next.message.Store(nil)
 		r.count.Add(-1)
-		r.bytes.Add(-int64(m.Size()))
+		r.bytes.Add(-r.cost(m))
 	}
 	if next.message.Load() == nil && next.below.live == 0 {
 		v.below.del(h, level)
@@ -169,6 +202,9 @@ func (h *expiryHeap) Pop() any {
 	v := old[n]
 	old[n] = nil
 	*h = old[:n]
+	if n > 64 && n < cap(old)/4 {
+		*h = append(make(expiryHeap, 0, 2*n), old[:n]...)
+	}
 	v.due = 0
 	return v
 }

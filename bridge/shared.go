@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"hash/maphash"
+	"strings"
 	"sync/atomic"
 )
 
@@ -17,43 +18,69 @@ const (
 
 // group is a shared subscription's group: each message goes to one of its members.
 type group struct {
+	filter  Filter // with the share prefix
 	name    string
 	members fanout
 	turn    atomic.Uint32
 }
 
-// first is where the search for a member begins.
-func (g *group) first(b *Batch, m *Message, n uint32) uint32 {
-	switch b.hub.shared {
-	case ByPublisher:
-		return uint32(maphash.String(b.hub.table.seed, m.Origin.Client)) % n
-	case ByTopic:
-		return uint32(b.hub.table.hashOf(string(m.Topic))) % n
-	}
-	return g.turn.Add(1) % n
+func newGroup(f Filter) *group {
+	g := &group{filter: Filter(strings.Clone(string(f)))}
+	g.name, _ = g.filter.Share()
+	return g
 }
 
 // deliver gives m to one member: to the next that is connected and has room; if there is none, to the next that will queue
 // it. except is passed over (it just gave the message back).
 func (g *group) deliver(b *Batch, m *Message, except *Client) {
-	chunks := g.members.chunks()
-	if len(chunks) == 0 {
-		return
+	members := g.members.places()
+	if len(members) == 0 && except == nil {
+		return // the group is just being made or ending: nobody is subscribed
 	}
-	last := len(chunks) - 1
-	n := uint32(last*chunkSize + len(chunks[last]))
-	start := g.first(b, m, n)
-	for _, live := range []bool{true, false} {
-		for i := range n {
-			k := (start + i) % n
-			s := chunks[k/chunkSize][k%chunkSize]
-			if s.owner == except || !s.owner.mayRead(s, m.Topic) {
-				continue
+	start := g.first(b.hub, m, members)
+	if !g.offer(b, m, except, members, start, true) && !g.offer(b, m, except, members, start, false) {
+		b.drop(b.counters, DropNoMember)
+	}
+}
+
+// offer asks the members one after the other, beginning with start, until one takes m.
+func (g *group) offer(b *Batch, m *Message, except *Client, members []place, start uint32, live bool) bool {
+	mask := uint32(len(members) - 1)
+	for i := range uint32(len(members)) {
+		s := members[(start+i)&mask].Load()
+		if s == nil || s.owner == except || !s.owner.mayRead(s, m.Topic) {
+			continue
+		}
+		if b.give(s, m, live) {
+			if i != 0 {
+				// The turn of those passed over is over, or the one after them would have theirs and its own.
+				g.turn.Add(i)
 			}
-			if b.give(s, min(m.QoS, s.Options.QoS), m, live) {
-				return
-			}
+			return true
 		}
 	}
-	b.drop(b.counters, DropNoMember)
+	return false
+}
+
+// first is where the search for a member begins.
+func (g *group) first(h *Hub, m *Message, members []place) uint32 {
+	var i uint32
+	switch h.shared {
+	case ByPublisher:
+		i = uint32(maphash.String(h.table.seed, m.Origin.Client))
+	case ByTopic:
+		i = h.table.hashOf(string(m.Topic))
+	default:
+		return g.turn.Add(1)
+	}
+	// From an empty place on to any other one, not to the next: who sits behind a gap must not get more than the others.
+	// This sequence meets every place.
+	mask := uint32(len(members) - 1)
+	for range members {
+		if members[i&mask].Load() != nil {
+			break
+		}
+		i = i*5 + 1
+	}
+	return i
 }

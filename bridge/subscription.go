@@ -33,7 +33,7 @@ type Subscription struct {
 
 	access atomic.Uint64 // what the owner may read of the filter: see Client.mayRead
 
-	chunk, slot int32 // place in its fan-out; guarded by the table's lock
+	place int32 // in its fan-out; guarded by the table's lock
 }
 
 // Owner is the client that subscribed.
@@ -44,7 +44,7 @@ func (s *Subscription) Shared() bool { return s.group != nil }
 
 // Sink is what a subscription delivers to. Deliver takes responsibility for the message or refuses it; it never waits for a
 // peer and never blocks on a lock that is held across a system call. It runs in the publisher's goroutine and must neither
-// keep the Delivery nor a borrowed message ([Message.Keep]).
+// keep the Delivery nor a borrowed message ([Message.Keep]), nor publish with the Delivery's Batch.
 type Sink interface {
 	Deliver(d *Delivery) Outcome
 }
@@ -105,11 +105,16 @@ type Delivery struct {
 	Identifiers  []uint32      // of all matching subscriptions (MQTT-3.3.4-3, MQTT-3.3.4-4)
 	Batch        *Batch        // where to register for the flush
 	LiveOnly     bool          // answer NotNow rather than queueing for an offline client or dropping
+
+	member bool // of a shared group: if this one drops it, another one may take it
 }
 
-// Drop counts a drop for the sink's endpoint and returns Dropped.
+// Drop counts a drop for the sink's endpoint and returns Dropped. What one member of a shared group drops is not counted:
+// either another one takes it, or it is counted once under DropNoMember.
 func (d *Delivery) Drop(r DropReason) Outcome {
-	d.Batch.drop(d.Subscription.owner.counters, r)
+	if !d.member {
+		d.Batch.drop(d.Subscription.owner.counters, r)
+	}
 	return Dropped
 }
 

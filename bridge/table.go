@@ -30,18 +30,20 @@ type node struct {
 
 func newTable() *table { return &table{seed: maphash.MakeSeed()} }
 
-func (t *table) hashOf(s string) uint64 { return maphash.String(t.seed, s) }
+func (t *table) hashOf(s string) uint32 { return uint32(maphash.String(t.seed, s)) }
 
 // match appends the leaves whose filters match topic (MQTT 5 section 4.7) and returns the longer slice. It allocates only
 // to grow found.
 func (t *table) match(topic string, found []*leaf) []*leaf {
-	if l := t.exact.get(t.hashOf(topic), topic); l != nil {
-		found = append(found, l)
+	if !t.exact.empty() {
+		if l := t.exact.get(t.hashOf(topic), topic); l != nil {
+			found = append(found, l)
+		}
 	}
 	if t.wilds.Load() == 0 {
 		return found
 	}
-	return t.walk(&t.wild, topic, topic[0] == '$', found)
+	return t.walk(&t.wild, topic, strings.HasPrefix(topic, "$"), found)
 }
 
 // walk matches the levels in rest below n. system says that a wildcard must not match here (MQTT-4.7.2-1).
@@ -58,8 +60,10 @@ func (t *table) walk(n *node, rest string, system bool, found []*leaf) []*leaf {
 			found = t.step(plus, tail, more, found)
 		}
 	}
-	if child := n.children.get(t.hashOf(level), level); child != nil {
-		found = t.step(child, tail, more, found)
+	if !n.children.empty() {
+		if child := n.children.get(t.hashOf(level), level); child != nil {
+			found = t.step(child, tail, more, found)
+		}
 	}
 	return found
 }
@@ -77,6 +81,22 @@ func (t *table) step(n *node, tail string, more bool, found []*leaf) []*leaf {
 	return found
 }
 
+// group finds the shared group of a filter that matches topic; nil if it has no members.
+func (t *table) group(topic Topic, f Filter) *group {
+	name, inner := f.Share()
+	for _, l := range t.match(string(topic), nil) {
+		if l.filter != string(inner) {
+			continue
+		}
+		for _, g := range l.shared() {
+			if g.name == name {
+				return g
+			}
+		}
+	}
+	return nil
+}
+
 // add puts s into the table. old, if not nil, is the subscription of the same owner and filter that s replaces; at every
 // moment one of the two is found (MQTT-3.8.4-4).
 func (t *table) add(s, old *Subscription) {
@@ -84,13 +104,13 @@ func (t *table) add(s, old *Subscription) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l := t.leafFor(string(filter))
+	set := &l.plain
 	// Subscriptions of one filter share its string.
 	if name == "" {
 		s.Filter = Filter(l.filter)
-	}
-	set := &l.plain
-	if name != "" {
-		s.group = l.group(name)
+	} else {
+		s.group = l.group(s.Filter)
+		s.Filter = s.group.filter
 		set = &s.group.members
 	}
 	if old != nil {
@@ -111,8 +131,7 @@ func (t *table) leafFor(filter string) *leaf {
 		l := t.exact.get(h, filter)
 		if l == nil {
 			filter = strings.Clone(filter)
-			l = t.exact.put(h, filter)
-			l.filter = filter
+			l = t.exact.put(h, filter, func(l *leaf) { l.filter = filter })
 		}
 		return l
 	}
@@ -131,7 +150,7 @@ func (t *table) leafFor(filter string) *leaf {
 			h := t.hashOf(level)
 			child := n.children.get(h, level)
 			if child == nil {
-				child = n.children.put(h, strings.Clone(level))
+				child = n.children.put(h, strings.Clone(level), nil)
 			}
 			n = child
 		}

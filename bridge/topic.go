@@ -42,6 +42,9 @@ func ParseFilter(s string) (Filter, error) {
 		if rest == "$share" || !ok || name == "" || filter == "" || strings.ContainsAny(name, "+#") {
 			return "", Refuse(BadFilter, "shared filter is not $share/<name>/<filter>")
 		}
+		if strings.HasPrefix(filter, sharePrefix) {
+			return "", Refuse(BadFilter, "shared filter shares a shared filter")
+		}
 		rest = filter
 	}
 	for level, tail, more := "", rest, true; more; {
@@ -80,30 +83,39 @@ func (f Filter) Match(topic Topic) bool {
 	if topic[0] == '$' && (f[0] == '+' || f[0] == '#') {
 		return false
 	}
-	ff, tt := string(f), string(topic)
-	for {
-		fl, frest, fmore := strings.Cut(ff, "/")
-		if fl == "#" {
+	// Byte by byte, because ACLs ask this for every message. i and j are at the beginning of a level of each.
+	for i, j := 0, 0; ; i, j = i+1, j+1 {
+		switch {
+		case i < len(f) && f[i] == '#':
 			return true
+		case i < len(f) && f[i] == '+':
+			i++
+			for j < len(topic) && topic[j] != '/' {
+				j++
+			}
+		default:
+			for i < len(f) && f[i] != '/' {
+				if j == len(topic) || topic[j] != f[i] {
+					return false
+				}
+				i, j = i+1, j+1
+			}
+			if j < len(topic) && topic[j] != '/' {
+				return false
+			}
 		}
-		tl, trest, tmore := strings.Cut(tt, "/")
-		if fl != "+" && fl != tl {
+		switch {
+		case j == len(topic):
+			return i == len(f) || f[i:] == "/#"
+		case i == len(f):
 			return false
 		}
-		if !tmore {
-			return !fmore || frest == "#"
-		}
-		if !fmore {
-			return false
-		}
-		ff, tt = frest, trest
 	}
 }
 
 // Covers reports whether every topic that g matches is matched by f too. Both are taken without their share prefix.
 func (f Filter) Covers(g Filter) bool {
-	_, f = f.Share()
-	_, g = g.Share()
+	f, g = f.plain(), g.plain()
 	if f == "" || g == "" {
 		return false
 	}
@@ -132,8 +144,7 @@ func (f Filter) Covers(g Filter) bool {
 
 // Overlaps reports whether some topic may match both f and g.
 func (f Filter) Overlaps(g Filter) bool {
-	_, f = f.Share()
-	_, g = g.Share()
+	f, g = f.plain(), g.plain()
 	if f == "" || g == "" {
 		return false
 	}
@@ -161,6 +172,19 @@ func (f Filter) Overlaps(g Filter) bool {
 		}
 		ff, gg = frest, grest
 	}
+}
+
+// plain is f without its share prefix and in the form that can be compared level by level: the two filters below are the
+// only ones for which another one matches the same topics, because every topic has a first level and none is empty.
+func (f Filter) plain() Filter {
+	_, f = f.Share()
+	switch f {
+	case "+/#":
+		return "#"
+	case "/#":
+		return "/+/#"
+	}
+	return f
 }
 
 // Levels counts the levels of a topic or filter.

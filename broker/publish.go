@@ -1,0 +1,207 @@
+package broker
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/isthmus-iot/isthmus/bridge"
+)
+
+// handlePublish routes a PUBLISH straight from the read buffer and acknowledges it as its QoS asks (MQTT 5 section 3.3.4).
+func (c *conn) handlePublish(b *bridge.Batch, w *workspace, first byte, body []byte) error {
+	m, pk := &w.msg, &w.publish
+	l := c.srv.limits.Load()
+	if err := parsePublish(first, body, c.version == 5, m, pk, l, b.Now); err != nil {
+		return err
+	}
+	if err := c.resolveAlias(m, pk); err != nil {
+		return err
+	}
+	switch {
+	case int(m.QoS) > l.MaximumQoS:
+		return &violation{codeQoSNotSupported, "QoS is above Maximum QoS"}
+	case m.Retain && l.NoRetain:
+		return &violation{codeRetainNotSupported, "retained messages are not available"}
+	}
+	if m.QoS == 2 {
+		if c.isReceived(pk.id) { // sent again: it was delivered (MQTT-4.3.3-10)
+			c.sendAck(b, tPubrec<<4, pk.id, codeSuccess, "")
+			return nil
+		}
+		if c.session.receivedCount() >= l.InflightIn {
+			return &violation{codeReceiveMaximum, "more QoS 2 messages under way than Receive Maximum"}
+		}
+	}
+	result, err := c.client.PublishAsync(b, m)
+	if err != nil {
+		return c.refusePublish(b, m, pk, err)
+	}
+	code := byte(codeSuccess)
+	if result.Reached == 0 {
+		code = codeNoMatchingSubscribers
+	}
+	switch m.QoS {
+	case 1:
+		c.sendAck(b, tPuback<<4, pk.id, code, "")
+	case 2:
+		c.session.receive(pk.id)
+		c.sendAck(b, tPubrec<<4, pk.id, code, "")
+	}
+	return nil
+}
+
+// refusePublish answers a message that the hub did not take: it reaches nobody, at any QoS and version.
+func (c *conn) refusePublish(b *bridge.Batch, m *bridge.Message, pk *publishPacket, err error) error {
+	reason := bridge.ReasonOf(err)
+	if reason == bridge.BadTopic {
+		// What is not a topic name at all is a violation; a topic over a limit is only refused.
+		if _, bad := bridge.ParseTopic(string(m.Topic)); bad != nil {
+			if !wellFormed(string(m.Topic)) {
+				return malformed("topic name is not well-formed UTF-8")
+			}
+			return &violation{codeTopicInvalid, bad.Error()}
+		}
+	}
+	c.log.Debug("publish refused", "client", c.session.id, "topic", string(m.Topic), "reason", reason)
+	if m.QoS == 0 {
+		return nil
+	}
+	code, text := wire[reason].publish, err.Error()
+	if c.version != 5 {
+		if !mayAckOld(reason) {
+			return err
+		}
+		code, text = codeSuccess, ""
+	}
+	if m.QoS == 1 {
+		c.sendAck(b, tPuback<<4, pk.id, code, text)
+		return nil
+	}
+	if c.version != 5 {
+		c.session.receive(pk.id)
+	}
+	c.sendAck(b, tPubrec<<4, pk.id, code, text)
+	return nil
+}
+
+// resolveAlias puts the topic of an alias into m, or remembers an alias (MQTT 5 section 3.3.2.3.4).
+func (c *conn) resolveAlias(m *bridge.Message, pk *publishPacket) error {
+	if pk.alias == 0 {
+		if m.Topic == "" {
+			if c.version == 5 {
+				return protocolError("topic name is empty and there is no topic alias")
+			}
+			return malformed("topic name is empty")
+		}
+		return nil
+	}
+	if int(pk.alias) > c.srv.limits.Load().TopicAliasesIn {
+		return &violation{codeTopicAliasInvalid, "topic alias is above Topic Alias Maximum"}
+	}
+	i := int(pk.alias) - 1
+	if m.Topic == "" {
+		if i >= len(c.aliasesIn) || c.aliasesIn[i] == "" {
+			return protocolError("topic alias is not known")
+		}
+		m.Topic = bridge.Topic(c.aliasesIn[i])
+		return nil
+	}
+	if len(m.Topic) > c.srv.hub.Limits().TopicBytes {
+		return nil // it will be refused; it is not worth remembering
+	}
+	if !wellFormed(string(m.Topic)) {
+		return malformed("topic name is not well-formed UTF-8")
+	}
+	for len(c.aliasesIn) <= i {
+		c.aliasesIn = append(c.aliasesIn, "")
+	}
+	if c.aliasesIn[i] != string(m.Topic) {
+		c.aliasesIn[i] = string(append([]byte(nil), m.Topic...))
+	}
+	return nil
+}
+
+// handleAck takes an acknowledgement of the client's and sends what it makes room for.
+func (c *conn) handleAck(b *bridge.Batch, kind byte, a ackPacket) error {
+	s := c.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.live.Load() != c {
+		return errStopped // taken over meanwhile
+	}
+	if kind == tPubrel {
+		code := byte(codeSuccess)
+		if !s.forget(a.id) {
+			code = codeIdentifierNotFound
+		}
+		c.sendAck(b, tPubcomp<<4, a.id, code, "")
+		return nil
+	}
+	k, f := s.window.find(a.id)
+	if f != nil && k >= s.resend {
+		f = nil // not sent on this connection yet
+	}
+	switch {
+	case f == nil && kind == tPubrec && c.version == 5:
+		c.sendAck(b, tPubrel<<4|2, a.id, codeIdentifierNotFound, "")
+		return nil
+	case f == nil && kind == tPubrec:
+		c.sendAck(b, tPubrel<<4|2, a.id, codeSuccess, "")
+		return nil
+	case f == nil:
+		return nil // a late acknowledgement of what a former connection was told
+	case kind == tPuback && (f.qos != 1 || f.state != flightSent),
+		kind == tPubrec && f.qos != 2,
+		kind == tPubcomp && (f.qos != 2 || f.state != flightReleased):
+		return protocolError("acknowledgement does not fit the message's QoS")
+	case kind == tPubrec && a.code < codeUnspecified:
+		if f.state == flightSent {
+			f.state = flightReleased
+			f.msg = nil // never sent again after PUBREL (MQTT-4.3.3-6)
+		}
+		c.sendAck(b, tPubrel<<4|2, a.id, codeSuccess, "")
+		return nil
+	}
+	// PUBACK, PUBCOMP, or a PUBREC that refuses (MQTT-4.4.0-2).
+	s.complete(k)
+	s.sent--
+	if s.backlog.Load() || len(s.cursors) > 0 {
+		s.pump(b)
+	}
+	return nil
+}
+
+// receive remembers the identifier of a QoS 2 message until it is released.
+func (s *session) receive(id uint16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.received = append(s.received, id)
+}
+
+func (s *session) receivedCount() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.received)
+}
+
+func (c *conn) isReceived(id uint16) bool {
+	c.session.mu.Lock()
+	defer c.session.mu.Unlock()
+	return slices.Contains(c.session.received, id)
+}
+
+// forget releases an identifier and reports whether it was there; s.mu is held.
+func (s *session) forget(id uint16) bool {
+	i := slices.Index(s.received, id)
+	if i < 0 {
+		return false
+	}
+	s.received[i] = s.received[len(s.received)-1]
+	s.received = s.received[:len(s.received)-1]
+	if len(s.received) == 0 && cap(s.received) > 64 {
+		s.received = nil
+	}
+	return true
+}
+
+var errNotConnected = errors.New("not connected")

@@ -1,0 +1,378 @@
+// Package broker is the MQTT endpoint of Isthmus: MQTT 3.1, 3.1.1 and 5.0 over anything that is a net.Conn. It parses
+// packets, keeps sessions and speaks to its clients in their version's words; who may do what, and who gets which message,
+// is the hub's business (package bridge).
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/isthmus-iot/isthmus/bridge"
+)
+
+// Server is an MQTT endpoint. It serves any number of listeners (see [Server.Serve]).
+type Server struct {
+	cfg      Config
+	hub      *bridge.Hub
+	log      *slog.Logger
+	counters *bridge.Counters
+	limits   atomic.Pointer[Limits]
+	gate     *gate
+	started  time.Time
+
+	mu       sync.Mutex // never held while another lock but the hub's is taken
+	sessions map[string]*session
+	conns    map[*conn]struct{}
+	closing  bool
+	readers  sync.WaitGroup
+}
+
+var _ bridge.Endpoint = (*Server)(nil)
+
+// New makes a server; it does nothing until Serve and Run are called.
+func New(cfg Config) (*Server, error) {
+	if cfg.Hub == nil {
+		return nil, errors.New("making the MQTT endpoint: no Hub given")
+	}
+	if cfg.Name == "" {
+		cfg.Name = "mqtt"
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := cfg.Limits.Validate(); err != nil {
+		return nil, fmt.Errorf("making the MQTT endpoint: %w", err)
+	}
+	s := &Server{
+		cfg: cfg, hub: cfg.Hub, log: cfg.Log.With("endpoint", cfg.Name), counters: cfg.Hub.Counters(cfg.Name),
+		sessions: make(map[string]*session), conns: make(map[*conn]struct{}), started: time.Now(),
+	}
+	l := cfg.Limits.WithDefaults()
+	s.limits.Store(&l)
+	s.gate = newGate(&s.limits)
+	return s, nil
+}
+
+// Name is the endpoint's name in logs and metrics.
+func (s *Server) Name() string { return s.cfg.Name }
+
+// SetLimits changes the limits. What was announced to connected clients stays true for them where it is larger.
+func (s *Server) SetLimits(l Limits) {
+	l = l.WithDefaults()
+	s.limits.Store(&l)
+}
+
+// Run publishes the $SYS topics until ctx ends. Sessions work without it.
+func (s *Server) Run(ctx context.Context) error {
+	if s.cfg.SysInterval <= 0 {
+		<-ctx.Done()
+		return nil
+	}
+	return s.publishSys(ctx)
+}
+
+// ServeConn serves one connection that somebody else has accepted, such as a WebSocket. It returns when the connection has
+// ended.
+func (s *Server) ServeConn(nc net.Conn) {
+	if c := s.open(nc); c != nil {
+		c.serve()
+	}
+}
+
+// open registers a connection; nil during shutdown or at the limit on connections.
+func (s *Server) open(nc net.Conn) *conn {
+	l := s.limits.Load()
+	c := &conn{srv: s, nc: nc, log: s.log, done: make(chan struct{})}
+	c.out = output{
+		nc: nc, limit: l.UnsentBytes, stall: l.WriteStall, try: tryWriter(nc), refill: c.refill, failed: c.writeFailed, hangup: c.hangup,
+		bytesOut: func(n int) { s.counters.BytesOut.Add(uint64(n)) },
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing || len(s.conns) >= l.Connections+l.Connections/64+1 {
+		nc.Close()
+		s.counters.Refused.Add(1)
+		return nil
+	}
+	s.conns[c] = struct{}{}
+	s.readers.Add(1)
+	s.counters.Connections.Add(1)
+	s.counters.Accepted.Add(1)
+	return c
+}
+
+// ended unregisters a connection.
+func (s *Server) ended(c *conn) {
+	s.counters.Connections.Add(-1)
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+	s.readers.Done()
+}
+
+// sessionExpiry is how long a session is kept that asks for seconds.
+func (s *Server) sessionExpiry(seconds uint32) time.Duration {
+	return min(time.Duration(seconds)*time.Second, s.limits.Load().SessionExpiry)
+}
+
+// join gives c its session: the one of its client id, or a new one (MQTT 5 section 3.1.2.4). An older connection with that
+// id is sent away first; nothing is waited for but its reader, which never waits for a peer. connack is called when nothing
+// can fail any more and before the session sends anything.
+func (s *Server) join(b *bridge.Batch, c *conn, id *bridge.Identity, pk *connectPacket, connack func(present bool)) (present bool, err error) {
+	for {
+		sess, fresh, err := s.sessionFor(pk.clientID, id)
+		if err != nil {
+			return false, err
+		}
+		sess.turn.Lock()
+		if sess.ended { // while we waited for our turn
+			sess.turn.Unlock()
+			continue
+		}
+		if !fresh {
+			sess.sendAway()
+			if pk.clean || !sess.persistent() {
+				s.end(sess)
+				sess.turn.Unlock()
+				continue
+			}
+			sess.client.SetIdentity(id)
+		}
+		defer sess.turn.Unlock()
+		return !fresh, sess.take(b, c, pk, !fresh, connack)
+	}
+}
+
+// sessionFor finds or makes the session of a client id.
+func (s *Server) sessionFor(clientID string, id *bridge.Identity) (sess *session, fresh bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sess := s.sessions[clientID]; sess != nil {
+		return sess, false, nil
+	}
+	if s.closing {
+		return nil, false, bridge.Refuse(bridge.Unavailable, "server is shutting down")
+	}
+	sess = &session{srv: s, id: clientID}
+	sess.client, err = s.hub.Attach(id, s.counters, sess.kick)
+	if err != nil {
+		return nil, false, err
+	}
+	s.sessions[clientID] = sess
+	s.counters.Sessions.Add(1)
+	return sess, true, nil
+}
+
+// take makes c the connection of the session; s.turn is held.
+func (s *session) take(b *bridge.Batch, c *conn, pk *connectPacket, present bool, connack func(bool)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.endTimer != nil {
+		s.endTimer.Stop()
+		s.endTimer = nil
+	}
+	if s.willTimer != nil { // back in time: the will is not sent (MQTT-3.1.2-10)
+		s.willTimer.Stop()
+		s.willTimer = nil
+	}
+	s.will = pk.will
+	s.expiry = s.srv.sessionExpiry(pk.expiry)
+	s.resend, s.sent = 0, 0
+	c.session, c.client = s, s.client
+	connack(present)
+	c.ready.Store(true)
+	s.live.Store(c)
+	s.pump(b)
+	return nil
+}
+
+// sendAway ends the session's present connection, if there is one, and waits until its reader has left; s.turn is held.
+func (s *session) sendAway() {
+	old := s.live.Load()
+	if old == nil {
+		return
+	}
+	old.kick(codeSessionTakenOver, "session taken over", "")
+	<-old.done
+	s.leave(old)
+}
+
+// kick ends the connection because the hub says so.
+func (s *session) kick(r bridge.Reason) {
+	if c := s.live.Load(); c != nil {
+		go c.kick(wire[r].disconnect, r.String(), "")
+	}
+}
+
+// left is called by the reader of a connection when it has ended.
+func (s *session) left(c *conn) {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	s.leave(c)
+}
+
+// leave takes the session offline after c: will, expiry, or the end; s.turn is held. Nothing happens if c was left already.
+func (s *session) leave(c *conn) {
+	s.mu.Lock()
+	if s.ended || !s.live.CompareAndSwap(c, nil) {
+		s.mu.Unlock()
+		return
+	}
+	s.dropUnkept()
+	w, expiry := s.will, s.expiry
+	s.will = nil
+	if c.noWill {
+		w = nil
+	}
+	if w != nil && w.delay > 0 && expiry > 0 {
+		delay := min(time.Duration(w.delay)*time.Second, expiry)
+		s.will = w
+		s.willTimer = time.AfterFunc(delay, s.willDue)
+		w = nil
+	}
+	if expiry > 0 {
+		s.endTimer = time.AfterFunc(expiry, s.expired)
+	}
+	s.mu.Unlock()
+	if w != nil {
+		w.publish(s.srv, s.client)
+	}
+	if expiry == 0 {
+		s.srv.end(s)
+	}
+}
+
+// dropUnkept drops what is not kept for an offline session: QoS 0 messages in the queue and retained values under way;
+// s.mu is held.
+func (s *session) dropUnkept() {
+	s.cursors = nil
+	if s.queue == nil {
+		return
+	}
+	old := s.queue
+	s.queue = &memoryQueue{}
+	for q, ok := old.front(); ok; q, ok = old.front() {
+		old.pop()
+		if q.qos > 0 {
+			s.queue.push(q)
+			continue
+		}
+		s.srv.counters.Queued.Add(-1)
+		s.srv.counters.QueuedBytes.Add(-int64(q.msg.Size()))
+		s.srv.counters.Dropped[bridge.DropOffline].Add(1)
+	}
+	s.backlog.Store(!s.queueEmpty())
+}
+
+// willDue sends a delayed will, unless the client came back meanwhile.
+func (s *session) willDue() {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	s.mu.Lock()
+	w := s.will
+	if s.willTimer == nil || s.ended {
+		w = nil
+	} else {
+		s.will, s.willTimer = nil, nil
+	}
+	s.mu.Unlock()
+	if w != nil {
+		w.publish(s.srv, s.client)
+	}
+}
+
+// expired ends a session whose client did not come back.
+func (s *session) expired() {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	s.mu.Lock()
+	back := s.endTimer == nil || s.live.Load() != nil
+	s.mu.Unlock()
+	if !back {
+		s.srv.end(s)
+	}
+}
+
+// end ends a session that has no connection: its delayed will goes out, its subscriptions and queue go; sess.turn is held.
+func (s *Server) end(sess *session) {
+	sess.mu.Lock()
+	if sess.ended {
+		sess.mu.Unlock()
+		return
+	}
+	w := sess.will
+	sess.will = nil
+	for _, t := range []*time.Timer{sess.willTimer, sess.endTimer} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	sess.willTimer, sess.endTimer = nil, nil
+	sess.mu.Unlock()
+	if w != nil { // MQTT-3.1.2-8: the session's end ends the delay
+		w.publish(s, sess.client)
+	}
+	b := s.hub.Begin()
+	defer b.End()
+	sess.release(b)
+	s.mu.Lock()
+	if s.sessions[sess.id] == sess {
+		delete(s.sessions, sess.id)
+		s.counters.Sessions.Add(-1)
+	}
+	s.mu.Unlock()
+}
+
+// Shutdown sends everybody away and waits until the readers have ended or ctx does. Kept sessions stay as they are.
+func (s *Server) Shutdown(ctx context.Context) error { return s.Drain(ctx, codeShuttingDown, "") }
+
+// Drain is Shutdown with a hint where to go: code is 0x9C (use another server) or 0x9D (server moved), and reference the
+// Server Reference of MQTT 5 section 4.13.2.
+func (s *Server) Drain(ctx context.Context, code byte, reference string) error {
+	s.mu.Lock()
+	s.closing = true
+	conns := make([]*conn, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.farewell(code, reference)
+	}
+	done := make(chan struct{})
+	go func() { s.readers.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		for _, c := range conns {
+			c.out.close()
+		}
+		<-done
+	}
+	s.stopTimers()
+	return ctx.Err()
+}
+
+// stopTimers ends what would fire after the server.
+func (s *Server) stopTimers() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sess := range s.sessions {
+		sess.mu.Lock()
+		for _, t := range []*time.Timer{sess.willTimer, sess.endTimer} {
+			if t != nil {
+				t.Stop()
+			}
+		}
+		sess.mu.Unlock()
+	}
+}
+
+func cores() int { return runtime.GOMAXPROCS(0) }

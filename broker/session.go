@@ -1,0 +1,365 @@
+package broker
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/isthmus-iot/isthmus/bridge"
+)
+
+// session is what a client id owns across connections (MQTT 5 section 4.1): subscriptions (in client), messages under way
+// in both directions, the queue, the will. The connection that is using it changes; take-over is serialised by turn.
+type session struct {
+	srv    *Server
+	id     string
+	client *bridge.Client
+	turn   sync.Mutex // held by a connection while it takes the session over or leaves it
+
+	live    atomic.Pointer[conn] // who is using it; nil: offline. Changed under mu
+	backlog atomic.Bool          // something must go out before a new message: the queue or what is to be sent again
+
+	mu        sync.Mutex
+	expiry    time.Duration // how long it is kept after a connection; 0: not at all
+	window    window
+	resend    int   // place in window from which on the present connection has not sent yet
+	sent      int   // sent on the present connection and not completed: what Receive Maximum counts
+	queue     queue // nil: empty
+	cursors   []retainedStream
+	received  []uint16 // identifiers of QoS 2 messages received and not released (MQTT-4.3.3-10)
+	will      *will
+	willTimer *time.Timer
+	endTimer  *time.Timer
+	ended     bool
+}
+
+// retainedStream is what is left to send of the retained values of one SUBSCRIBE.
+type retainedStream struct {
+	cursor *bridge.RetainedCursor
+	sub    *bridge.Subscription
+	ids    []uint32
+	topic  bridge.Topic // taken from the cursor and not sent yet; empty: none
+}
+
+// persistent reports whether the session outlives its connection; s.mu is held.
+func (s *session) persistent() bool { return s.expiry > 0 }
+
+// Deliver is the session's side of the routing table (see bridge.Sink): it takes the message onto the connection, into the
+// queue, or drops it.
+func (s *session) Deliver(d *bridge.Delivery) bridge.Outcome {
+	if d.QoS == 0 && !s.backlog.Load() {
+		c := s.live.Load()
+		if c == nil {
+			return offlineQoS0(d)
+		}
+		return c.deliverQoS0(d)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.live.Load()
+	if d.QoS == 0 {
+		if c == nil {
+			return offlineQoS0(d)
+		}
+		if s.queueEmpty() {
+			return c.deliverQoS0(d)
+		}
+		// Behind an older message of perhaps the same publisher and topic.
+		if d.LiveOnly {
+			return bridge.NotNow
+		}
+		return s.enqueue(d)
+	}
+	if c != nil && s.queueEmpty() && s.resend >= s.window.n && s.hasCredit(c) {
+		if o, ok := c.deliverAcked(d, s); ok {
+			return o
+		}
+	}
+	if d.LiveOnly {
+		return bridge.NotNow
+	}
+	return s.enqueue(d)
+}
+
+func offlineQoS0(d *bridge.Delivery) bridge.Outcome {
+	if d.LiveOnly {
+		return bridge.NotNow
+	}
+	return d.Drop(bridge.DropOffline)
+}
+
+// Forecast says what Deliver would do, for explain.
+func (s *session) Forecast(m *bridge.Message, _ *bridge.Subscription, qos bridge.QoS) (bridge.Outcome, string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.live.Load()
+	n, size := s.queueSize()
+	switch {
+	case c == nil && qos == 0:
+		return bridge.Dropped, bridge.DropOffline.String()
+	case c != nil && c.maxPacket != 0 && m.Size() > c.maxPacket:
+		return bridge.Dropped, bridge.DropTooLarge.String()
+	case n > 0 || c == nil || qos > 0 && !s.hasCredit(c):
+		l := s.srv.limits.Load()
+		if n >= l.QueueMessages || size+m.Size() > l.QueueBytes {
+			return bridge.Queued, "the queue is full: the oldest message is dropped for it"
+		}
+		return bridge.Queued, "behind others or offline"
+	}
+	return bridge.Delivered, ""
+}
+
+// hasCredit reports whether one more QoS 1 or 2 message may be under way; s.mu is held.
+func (s *session) hasCredit(c *conn) bool {
+	return s.sent < c.sendMax && s.window.n < spanLimit(c.sendMax)
+}
+
+func (s *session) queueEmpty() bool {
+	n, _ := s.queueSize()
+	return n == 0
+}
+
+func (s *session) queueSize() (messages, bytes int) {
+	if s.queue == nil {
+		return 0, 0
+	}
+	return s.queue.size()
+}
+
+// enqueue keeps a message for later. A full queue drops its oldest messages for it; s.mu is held.
+func (s *session) enqueue(d *bridge.Delivery) bridge.Outcome {
+	q := queued{msg: d.Message.Keep(), qos: d.QoS, retain: d.Retain}
+	if len(d.Identifiers) > 0 {
+		q.ids = append(q.ids, d.Identifiers...)
+	}
+	if d.Subscription.Shared() {
+		q.shared = d.Subscription
+	}
+	l := s.srv.limits.Load()
+	size := q.msg.Size()
+	if size > l.QueueBytes {
+		return d.Drop(bridge.DropQueueFull)
+	}
+	if s.queue == nil {
+		s.queue = &memoryQueue{}
+	}
+	for n, bytes := s.queue.size(); n > 0 && (n >= l.QueueMessages || bytes+size > l.QueueBytes); n, bytes = s.queue.size() {
+		s.drop(bridge.DropQueueFull)
+	}
+	s.queue.push(q)
+	s.srv.counters.Queued.Add(1)
+	s.srv.counters.QueuedBytes.Add(int64(size))
+	s.backlog.Store(true)
+	return bridge.Queued
+}
+
+// pop removes the oldest queued message; s.mu is held.
+func (s *session) pop() {
+	q, _ := s.queue.front()
+	s.srv.counters.Queued.Add(-1)
+	s.srv.counters.QueuedBytes.Add(-int64(q.msg.Size()))
+	s.queue.pop()
+}
+
+// drop removes the oldest queued message and counts why; s.mu is held.
+func (s *session) drop(r bridge.DropReason) {
+	s.pop()
+	s.srv.counters.Dropped[r].Add(1)
+}
+
+// pump sends what waits, as far as window and connection have room: first what an earlier connection left
+// unacknowledged, then the queue, then retained values of new subscriptions; s.mu is held. It is called when a connection
+// takes the session over, when an acknowledgement makes room, when the output has been drained and after SUBSCRIBE.
+func (s *session) pump(b *bridge.Batch) {
+	c := s.live.Load()
+	if c == nil {
+		return
+	}
+	roomy := s.pumpWindow(b, c) && s.pumpQueue(b, c) && s.pumpRetained(b, c)
+	s.backlog.Store(s.resend < s.window.n || !s.queueEmpty())
+	c.out.mu.Lock()
+	c.out.waiting = !roomy
+	c.out.mu.Unlock()
+	if !roomy {
+		b.Touch(c) // whoever flushed meanwhile has not seen that more waits
+	}
+}
+
+// pumpBytes is how much of what waits is encoded ahead of the socket.
+const pumpBytes = 64 << 10
+
+// The pumps report false where the connection's buffer has no room: the rest goes when it is drained.
+
+func (s *session) pumpWindow(b *bridge.Batch, c *conn) bool {
+	for s.resend < s.window.n && s.sent < c.sendMax {
+		k := s.resend
+		f := s.window.at(k)
+		switch f.state {
+		case flightSent:
+			if f.msg == nil || f.msg.Expired(b.Now) && f.qos == 1 {
+				// Not sent yet on this connection, so it may still be left out (MQTT-3.3.2-5).
+				s.srv.counters.Dropped[bridge.DropExpired].Add(1)
+				s.complete(k)
+				continue
+			}
+			switch c.sendOwn(b, f.msg, f.qos, f.retain, true, f.ids, s.window.id(k), pumpBytes) {
+			case noRoom:
+				return false
+			case tooLarge:
+				s.srv.counters.Dropped[bridge.DropTooLarge].Add(1)
+				s.complete(k)
+				continue
+			}
+		case flightReleased:
+			if !c.sendAck(b, tPubrel<<4|2, s.window.id(k), codeSuccess, "") {
+				return false
+			}
+		default:
+			s.resend++
+			continue
+		}
+		s.resend++
+		s.sent++
+	}
+	return true
+}
+
+// complete ends the flight at place k; s.mu is held.
+func (s *session) complete(k int) {
+	moved := s.window.done(k)
+	s.resend = max(0, s.resend-moved)
+	s.srv.counters.Inflight.Add(-1)
+}
+
+func (s *session) pumpQueue(b *bridge.Batch, c *conn) bool {
+	if s.queue == nil || s.resend < s.window.n {
+		return true
+	}
+	for {
+		q, ok := s.queue.front()
+		if !ok {
+			s.queue = nil
+			return true
+		}
+		if q.msg.Expired(b.Now) {
+			s.drop(bridge.DropExpired)
+			continue
+		}
+		if q.qos > 0 && !s.hasCredit(c) {
+			return true
+		}
+		switch s.sendQueued(b, c, q) {
+		case noRoom:
+			return false
+		case tooLarge:
+			s.drop(bridge.DropTooLarge)
+		default:
+			s.pop()
+		}
+	}
+}
+
+// sendQueued sends one message that waited, giving it an identifier where its QoS asks for one; s.mu is held.
+func (s *session) sendQueued(b *bridge.Batch, c *conn, q queued) sendResult {
+	if q.qos == 0 {
+		r := c.sendOwn(b, q.msg, 0, q.retain, false, q.ids, 0, pumpBytes)
+		if r == sent {
+			s.srv.counters.MessagesOut[0].Add(1)
+		}
+		return r
+	}
+	f := flight{qos: q.qos, retain: q.retain, state: flightSent, shared: q.shared}
+	if s.persistent() || q.shared != nil {
+		f.msg, f.ids = q.msg, q.ids
+	}
+	id := s.window.id(s.window.n)
+	if s.window.first == 0 {
+		id = 1
+	}
+	r := c.sendOwn(b, q.msg, q.qos, q.retain, false, q.ids, id, pumpBytes)
+	if r == sent {
+		s.window.add(f)
+		s.resend = s.window.n
+		s.sent++
+		s.srv.counters.Inflight.Add(1)
+		s.srv.counters.MessagesOut[q.qos].Add(1)
+	}
+	return r
+}
+
+// pumpRetained streams the retained values of new subscriptions. Each value is read while s.mu is held, so that it is at
+// least as new as every live message that was delivered before. It waits for the queue: what is queued is older.
+func (s *session) pumpRetained(b *bridge.Batch, c *conn) bool {
+	for len(s.cursors) > 0 {
+		if !s.queueEmpty() || s.resend < s.window.n {
+			return true
+		}
+		r := &s.cursors[0]
+		var m *bridge.Message
+		if r.topic != "" {
+			// There was no room for it the last time; it may have changed since.
+			if m = s.client.RetainedValue(r.topic); m == nil {
+				r.topic = ""
+				continue
+			}
+		} else if m = r.cursor.Next(); m == nil {
+			s.cursors[0] = retainedStream{}
+			if s.cursors = s.cursors[1:]; len(s.cursors) == 0 {
+				s.cursors = nil
+			}
+			continue
+		}
+		r.topic = m.Topic
+		if m.Expired(b.Now) || !s.client.MayRead(m.Topic) {
+			r.topic = ""
+			continue
+		}
+		q := queued{msg: m, qos: min(m.QoS, r.sub.Options.QoS), retain: true, ids: r.ids}
+		if q.qos > 0 && !s.hasCredit(c) {
+			return true
+		}
+		switch s.sendQueued(b, c, q) {
+		case noRoom:
+			return false
+		case tooLarge:
+			s.srv.counters.Dropped[bridge.DropTooLarge].Add(1)
+		}
+		r.topic = ""
+	}
+	return true
+}
+
+// release removes what the session holds, hands shared messages that were not acknowledged to other members of their
+// groups, and detaches the client. Called once, when the session ends.
+func (s *session) release(b *bridge.Batch) {
+	s.mu.Lock()
+	var give []queued
+	for k := range s.window.n {
+		// A QoS 2 message that was sent must reach nobody else (MQTT-4.8.2-5).
+		if f := s.window.at(k); f.state == flightSent && f.shared != nil && f.qos == 1 {
+			give = append(give, queued{msg: f.msg, shared: f.shared})
+		}
+	}
+	s.srv.counters.Inflight.Add(-int64(s.window.open))
+	s.window = window{}
+	for s.queue != nil {
+		q, ok := s.queue.front()
+		if !ok {
+			break
+		}
+		if q.shared != nil {
+			give = append(give, q)
+			s.pop()
+		} else {
+			s.drop(bridge.DropSessionEnded)
+		}
+	}
+	s.queue, s.cursors, s.received, s.ended = nil, nil, nil, true
+	s.backlog.Store(false)
+	s.mu.Unlock()
+
+	s.client.Close()
+	for _, q := range give {
+		s.srv.hub.Redeliver(b, q.shared.Filter, q.msg, s.client)
+	}
+}

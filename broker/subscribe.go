@@ -1,0 +1,119 @@
+package broker
+
+import (
+	"github.com/isthmus-iot/isthmus/bridge"
+)
+
+// handleSubscribe adds subscriptions and answers with one code for each filter (MQTT 5 section 3.8.4).
+func (c *conn) handleSubscribe(b *bridge.Batch, body []byte) error {
+	l := c.srv.limits.Load()
+	pk, err := decodeSubscribe(body, c.version, l)
+	if err != nil {
+		return err
+	}
+	codes := make([]byte, len(pk.filters))
+	var streams []retainedStream
+	text := ""
+	for i, f := range pk.filters {
+		code, stream, err := c.subscribe(f, l)
+		if err != nil {
+			if c.version == 5 && code == codeProtocolError {
+				return err
+			}
+			text = err.Error()
+			c.log.Debug("subscribe refused", "client", c.session.id, "topic", f.filter, "reason", err)
+		}
+		if c.version != 5 && code >= codeUnspecified {
+			code = codeUnspecified // MQTT-3.9.3-2 of 3.1.1
+		}
+		codes[i] = code
+		if stream != nil {
+			streams = append(streams, *stream)
+		}
+	}
+	if c.quiet {
+		text = ""
+	}
+	c.sendPacket(b, encodeSuback(tSuback, pk.id, codes, c.version, text, c.maxPacket))
+	if len(streams) > 0 {
+		s := c.session
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.cursors = append(s.cursors, streams...)
+		s.pump(b)
+	}
+	return nil
+}
+
+// subscribe adds one subscription; stream is set where retained values are to be sent for it.
+func (c *conn) subscribe(f filterRequest, l *Limits) (code byte, stream *retainedStream, err error) {
+	filter, err := c.srv.hub.CheckFilter(f.filter)
+	if err != nil {
+		return codeFilterInvalid, nil, err
+	}
+	o := f.options
+	o.QoS = min(o.QoS, bridge.QoS(l.MaximumQoS))
+	group, _ := filter.Share()
+	switch {
+	case group != "" && l.NoShared:
+		return codeSharedNotSupported, nil, bridge.Refuse(bridge.Unsupported, "shared subscriptions are not available")
+	case group != "" && o.NoLocal: // MQTT-3.8.3-4
+		return codeProtocolError, nil, protocolError("no local on a shared subscription")
+	case l.NoWildcards && filter.Wild():
+		return codeWildcardNotSupported, nil, bridge.Refuse(bridge.Unsupported, "wildcard subscriptions are not available")
+	}
+	if c.isBridge {
+		o.NoLocal, o.RetainAsPublished = group == "", true
+	}
+	sub, existed, err := c.client.Subscribe(filter, o, c.session)
+	if err != nil {
+		return wire[bridge.ReasonOf(err)].subscribe, nil, err
+	}
+	send := o.RetainHandling == bridge.RetainSend || o.RetainHandling == bridge.RetainSendIfNew && !existed
+	if send && group == "" { // MQTT 5 section 4.8.2: not for shared subscriptions
+		stream = &retainedStream{cursor: c.client.Retained(filter), sub: sub}
+		if o.Identifier != 0 {
+			stream.ids = []uint32{o.Identifier}
+		}
+	}
+	return byte(o.QoS), stream, nil
+}
+
+// handleUnsubscribe removes subscriptions (MQTT 5 section 3.10.4).
+func (c *conn) handleUnsubscribe(b *bridge.Batch, body []byte) error {
+	pk, err := decodeUnsubscribe(body, c.version, c.srv.limits.Load())
+	if err != nil {
+		return err
+	}
+	codes := make([]byte, len(pk.filters))
+	for i, f := range pk.filters {
+		sub := c.client.Unsubscribe(bridge.Filter(f.filter))
+		if sub == nil {
+			codes[i] = codeNoSubscriptionExisted
+			if _, err := bridge.ParseFilter(f.filter); err != nil {
+				codes[i] = codeFilterInvalid
+			}
+			continue
+		}
+		c.session.endStreams(sub)
+	}
+	if c.version != 5 {
+		codes = nil
+	}
+	c.sendPacket(b, encodeSuback(tUnsuback, pk.id, codes, c.version, "", c.maxPacket))
+	return nil
+}
+
+// endStreams stops the retained values of a subscription that is gone.
+func (s *session) endStreams(sub *bridge.Subscription) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kept := s.cursors[:0]
+	for _, r := range s.cursors {
+		if r.sub.Filter != sub.Filter {
+			kept = append(kept, r)
+		}
+	}
+	clear(s.cursors[len(kept):])
+	s.cursors = kept
+}
