@@ -69,13 +69,13 @@ func (c *Client) reconsider(id *Identity) bool {
 	return ok
 }
 
-// nothing are the permissions of a client that is being closed.
+// nothing are the permissions of who is not admitted (any more).
 type nothing struct{}
 
 func (nothing) Allowed(Action, Topic) bool { return false }
 func (nothing) Covers(Filter) Coverage     { return CoversNone }
 func (nothing) Explain(Action, string) (bool, string) {
-	return false, "the client's user is not admitted any more"
+	return false, "the user is not admitted"
 }
 
 // memo remembers what was decided about a topic, so that a client that publishes to few topics pays for the checks once.

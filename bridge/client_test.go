@@ -319,7 +319,7 @@ func TestAReloadBesideAttachLeavesNobodyWithOldRules(t *testing.T) {
 	}
 }
 
-func TestAMemberOfNoReloadIsAskedOnce(t *testing.T) {
+func TestPermissionIsAskedOncePerDeliveryAtMost(t *testing.T) {
 	var asked atomic.Int64
 	g := &grants{write: []Filter{"#"}, read: []Filter{"a/+"}, asked: func() { asked.Add(1) }}
 	h := newHub(t, Config{Access: g})

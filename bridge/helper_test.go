@@ -94,10 +94,10 @@ func newHub(t testing.TB, cfg Config) *Hub {
 	return h
 }
 
-// attach adds a client of the endpoint "test" whose user is called as its id.
-func attach(t testing.TB, h *Hub, id string) *Client {
+// attach adds a client of the endpoint "test" whose user is called as its id, or as given.
+func attach(t testing.TB, h *Hub, id string, user ...string) *Client {
 	t.Helper()
-	c, err := h.Attach(&Identity{User: id, ClientID: id}, h.Counters("test"), func(Reason) {})
+	c, err := h.Attach(&Identity{User: append(user, id)[0], ClientID: id}, h.Counters("test"), func(Reason) {})
 	if err != nil {
 		t.Fatal(err)
 	}

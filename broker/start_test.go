@@ -2,43 +2,163 @@ package broker_test
 
 import (
 	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
 	"net"
-	"os"
+	"runtime"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/isthmus-iot/isthmus/bridge"
 	"github.com/isthmus-iot/isthmus/broker"
+	"github.com/isthmus-iot/isthmus/internal/mqttclient/raw"
 )
+
+// server is a running endpoint with its hub, on a port of its own.
+type server struct {
+	*broker.Server
+	Hub  *bridge.Hub
+	Addr string
+	t    testing.TB
+	stop func()
+}
+
+// options change what start starts; nil fields are as by default.
+type options struct {
+	limits    broker.Limits
+	hub       bridge.Limits
+	access    bridge.Access
+	exchanges map[string]func() broker.Exchange
+	sys       time.Duration
+	log       *slog.Logger
+	tls       *tls.Config
+}
+
+// start runs a server until the test ends, and then checks that nothing of it is left.
+func start(t testing.TB, o options) *server {
+	t.Helper()
+	before := runtime.NumGoroutine()
+	if o.access == nil {
+		o.access = open{}
+	}
+	hub, err := bridge.New(bridge.Config{Access: o.access, Limits: o.hub, Log: o.log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv, err := broker.New(broker.Config{Hub: hub, Limits: o.limits, Exchanges: o.exchanges, SysInterval: o.sys, Version: "test", Log: o.log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { hub.Run(ctx) })
+	wg.Go(func() { srv.Run(ctx) })
+	wg.Go(func() { srv.Serve(ctx, ln, broker.Listener{TLS: o.tls}) })
+	s := &server{Server: srv, Hub: hub, Addr: ln.Addr().String(), t: t}
+	s.stop = sync.OnceFunc(func() {
+		cancel()
+		grace, done := context.WithTimeout(context.Background(), 3*time.Second)
+		defer done()
+		srv.Shutdown(grace)
+		wg.Wait()
+	})
+	t.Cleanup(func() {
+		s.stop()
+		noLeak(t, before)
+	})
+	return s
+}
+
+// noLeak waits until there are no more goroutines than before.
+func noLeak(t testing.TB, before int) {
+	eventually(t, func() error {
+		if n := runtime.NumGoroutine(); n > before {
+			buf := make([]byte, 1<<20)
+			return fmt.Errorf("%d goroutines, %d before:\n%s", n, before, buf[:runtime.Stack(buf, true)])
+		}
+		return nil
+	})
+}
+
+// eventually polls until check is content.
+func eventually(t testing.TB, check func() error) {
+	t.Helper()
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// open connects a client of the given version; its client id is the test's unless connect has one.
+func (s *server) open(connect raw.Connect) *raw.Conn {
+	s.t.Helper()
+	c, _ := raw.Open(s.t, s.Addr, connect)
+	return c
+}
+
+// stats reads the endpoint's counters.
+func (s *server) stats() bridge.EndpointStats {
+	for _, e := range s.Hub.Stats().Endpoints {
+		if e.Name == s.Name() {
+			return e
+		}
+	}
+	s.t.Fatal("no counters")
+	panic("unreachable")
+}
 
 // open lets everybody do everything.
 type open struct{}
 
 func (open) Authenticate(_ context.Context, c bridge.Credentials) (*bridge.Identity, error) {
-	return &bridge.Identity{User: c.User, ClientID: c.ClientID, Permissions: open{}}, nil
+	user := c.User
+	if c.Proven != "" {
+		user = c.Proven
+	}
+	return &bridge.Identity{User: user, ClientID: c.ClientID, Permissions: open{}}, nil
 }
 func (open) Permissions(*bridge.Identity) (bridge.Permissions, bool) { return open{}, true }
 func (open) Allowed(bridge.Action, bridge.Topic) bool                { return true }
 func (open) Covers(bridge.Filter) bridge.Coverage                    { return bridge.CoversAll }
 func (open) Explain(bridge.Action, string) (bool, string)            { return true, "everybody may do everything" }
 
-func TestManual(t *testing.T) {
-	addr := os.Getenv("MANUAL")
-	if addr == "" {
-		t.Skip("manual")
+// fenced lets clients without a password do everything but below "secret/"; a user "bad" is not let in.
+type fenced struct{}
+
+func (fenced) Authenticate(_ context.Context, c bridge.Credentials) (*bridge.Identity, error) {
+	if c.User == "bad" {
+		return nil, bridge.Refuse(bridge.Unauthenticated, "wrong password")
 	}
-	hub, err := bridge.New(bridge.Config{Access: open{}, Limits: bridge.Limits{Subscriptions: 1000000}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := broker.New(broker.Config{Hub: hub, SysInterval: 10 * time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln, err := net.Listen("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	go s.Run(context.Background())
-	t.Fatal(s.Serve(context.Background(), ln, broker.Listener{}))
+	return &bridge.Identity{User: c.User, ClientID: c.ClientID, Permissions: fenced{}}, nil
 }
+func (fenced) Permissions(*bridge.Identity) (bridge.Permissions, bool) { return fenced{}, true }
+func (fenced) Allowed(_ bridge.Action, t bridge.Topic) bool {
+	return !strings.HasPrefix(string(t), "secret/")
+}
+func (fenced) Covers(f bridge.Filter) bridge.Coverage {
+	switch {
+	case bridge.Filter("secret/#").Covers(f):
+		return bridge.CoversNone
+	case bridge.Filter("secret/#").Overlaps(f):
+		return bridge.CoversPart
+	}
+	return bridge.CoversAll
+}
+func (p fenced) Explain(_ bridge.Action, t string) (bool, string) {
+	return p.Allowed(0, bridge.Topic(t)), "secret/ is fenced"
+}
+

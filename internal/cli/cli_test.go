@@ -3,10 +3,12 @@ package cli
 import (
 	"errors"
 	"flag"
+	"net"
 	"os"
 	"os/exec"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -26,7 +28,7 @@ func TestScripts(t *testing.T) {
 		UpdateScripts:       *update,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "port": port, "ready": ready},
 		Setup: func(e *testscript.Env) error {
 			// Names of sockets have to be short; the working directory of a script is not.
 			data, err := os.MkdirTemp("", "isthmus")
@@ -56,5 +58,26 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if want := args[0]; strconv.Itoa(code) != want {
 		ts.Fatalf("exit code %d, want %s", code, want)
+	}
+}
+
+// port finds a port that nobody listens on: port VARIABLE.
+func port(ts *testscript.TestScript, _ bool, args []string) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	defer ln.Close()
+	_, port, err := net.SplitHostPort(ln.Addr().String())
+	ts.Check(err)
+	ts.Setenv(args[0], port)
+}
+
+// ready waits until a gateway answers healthcheck: ready ARGS...
+func ready(ts *testscript.TestScript, _ bool, args []string) {
+	deadline := time.Now().Add(20 * time.Second)
+	for ts.Exec("isthmus", append([]string{"healthcheck"}, args...)...) != nil {
+		if time.Now().After(deadline) {
+			ts.Fatalf("no gateway is ready")
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
 }

@@ -41,14 +41,17 @@ func withHint(err error, hints ...string) error {
 // errSilent ends a command with exit code 1 when everything there was to say has been said.
 var errSilent = errors.New("")
 
-// exitCode is the process's exit code for the outcome of a command.
+// exitCode is the process's exit code for the outcome of a command. An error with a method ExitCode has one of its own.
 func exitCode(err error) int {
 	var usage *usageError
+	var own interface{ ExitCode() int }
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &usage):
 		return exitUsage
+	case errors.As(err, &own):
+		return own.ExitCode()
 	}
 	return exitFailed
 }
