@@ -161,4 +161,3 @@ func (fenced) Covers(f bridge.Filter) bridge.Coverage {
 func (p fenced) Explain(_ bridge.Action, t string) (bool, string) {
 	return p.Allowed(0, bridge.Topic(t)), "secret/ is fenced"
 }
-
