@@ -1,6 +1,9 @@
 package bridge
 
-import "time"
+import (
+	"runtime"
+	"time"
+)
 
 // Batch is the hub's side of one read of an endpoint: the sinks to flush at its end, and the scratch memory that makes
 // matching and delivery free of allocation. It is taken from a pool when data is there ([Hub.Begin]) and given back with
@@ -24,7 +27,11 @@ type Batch struct {
 }
 
 // Flusher is what a sink registers to have its bytes pushed out at the end of the batch. Flush never waits for a peer.
-type Flusher interface{ Flush() }
+type Flusher interface {
+	Flush()
+	// Crowded reports that other batches often have something for the same sink at the same time.
+	Crowded() bool
+}
 
 type form struct {
 	key uint32
@@ -57,8 +64,21 @@ func (b *Batch) Flush() {
 	b.touched = b.touched[:0]
 }
 
+// yield lets the goroutines run that are ready, if one of the sinks is crowded. They are the readers of other publishers; what
+// they have for the sink joins what is there, and one write takes it all. With 100 publishers and one subscriber this was
+// measured to save more than half of the broker's CPU; where nobody is ready it costs next to nothing.
+func (b *Batch) yield() {
+	for _, f := range b.touched {
+		if f.Crowded() {
+			runtime.Gosched()
+			return
+		}
+	}
+}
+
 // End flushes, adds up the counters and gives the batch back.
 func (b *Batch) End() {
+	b.yield()
 	b.Flush()
 	for i := range b.tallies {
 		if t := &b.tallies[i]; t.any {
@@ -121,7 +141,7 @@ func (b *Batch) route(from *Client, m *Message) {
 			if s == nil || s.Options.NoLocal && s.owner.published(from, m) {
 				continue
 			}
-			if !s.owner.mayRead(s, m.Topic) {
+			if !s.covered() && !s.mayRead(m.Topic) {
 				b.drop(s.owner.counters, DropNotAuthorized)
 				continue
 			}

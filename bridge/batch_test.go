@@ -340,3 +340,5 @@ func TestDeliveryAllocatesNothing(t *testing.T) {
 		})
 	}
 }
+
+func (f *flushes) Crowded() bool { return false }

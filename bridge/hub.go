@@ -100,7 +100,7 @@ func (h *Hub) SetLimits(l Limits) {
 	l = l.WithDefaults()
 	h.limits.Store(&l)
 	for _, c := range h.Clients() {
-		c.epoch.Add(1)
+		c.epoch.Add(epochStep)
 	}
 }
 
@@ -110,6 +110,7 @@ func (h *Hub) SetAccess(a Access) {
 	h.access.Store(&a)
 	for _, c := range h.Clients() {
 		if !c.reconsider(nil) {
+			h.log.Info("client is not admitted any more", "endpoint", c.Endpoint(), "client", c.id)
 			c.closer(NotAuthorized)
 		}
 	}

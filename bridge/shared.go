@@ -48,7 +48,7 @@ func (g *group) offer(b *Batch, m *Message, except *Client, members []place, sta
 	mask := uint32(len(members) - 1)
 	for i := range uint32(len(members)) {
 		s := members[(start+i)&mask].Load()
-		if s == nil || s.owner == except || !s.owner.mayRead(s, m.Topic) {
+		if s == nil || s.owner == except || !s.covered() && !s.mayRead(m.Topic) {
 			continue
 		}
 		if b.give(s, m, live) {

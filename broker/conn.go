@@ -161,6 +161,13 @@ func checkFlags(first byte) error {
 // Flush writes what the batch has appended.
 func (c *conn) Flush() { c.out.flush() }
 
+// Crowded reports whether several batches often append between two writes.
+func (c *conn) Crowded() bool {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	return c.out.crowd.expected()
+}
+
 // sendSimple appends a packet without a body.
 func (c *conn) sendSimple(b *bridge.Batch, first byte) {
 	o := &c.out
@@ -194,8 +201,11 @@ func (c *conn) sendAck(b *bridge.Batch, first byte, id uint16, code byte, reason
 	return true
 }
 
-// sendPacket appends an encoded control packet.
+// sendPacket appends an encoded control packet. One that is larger than the client takes counts as sent (MQTT-3.1.2-25).
 func (c *conn) sendPacket(b *bridge.Batch, pk []byte) {
+	if c.maxPacket != 0 && len(pk) > c.maxPacket {
+		return
+	}
 	o := &c.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -246,8 +256,8 @@ func (c *conn) fail(b *bridge.Batch, err error) {
 	c.phase = disconnecting
 }
 
-// kick ends the connection from another goroutine: for take-over, administration, shutdown and keep alive. It never waits
-// for the peer: the DISCONNECT goes out if the socket takes it at once.
+// kick ends the connection from another goroutine: for take-over, administration, shutdown and keep alive. It does not wait
+// for the peer but for the moment that a healthy one needs to be given the DISCONNECT.
 func (c *conn) kick(code byte, text, reference string) {
 	b := c.srv.hub.Begin()
 	defer b.End()
@@ -255,8 +265,11 @@ func (c *conn) kick(code byte, text, reference string) {
 		c.sendPacket(b, encodeDisconnect(code, text, reference, c.maxPacket))
 	}
 	b.Flush()
-	c.out.close()
+	c.out.part(partTime)
 }
+
+// partTime is how long a take-over waits for a peer that does not take its DISCONNECT.
+const partTime = 50 * time.Millisecond
 
 // logEnd writes the one line about the end of a connection.
 func (c *conn) logEnd(err error) {

@@ -112,6 +112,10 @@ func (c *conn) admit(b *bridge.Batch, pk *connectPacket, proven string) error {
 	if n := min(int(pk.aliasMax), c.srv.limits.Load().TopicAliasesOut); n > 0 {
 		c.aliasesOut = &aliases{max: n}
 	}
+	if c.maxPacket != 0 && len(c.connack(pk, false, assigned, capped)) > c.maxPacket {
+		// Without a CONNACK it would wait for ever (MQTT-3.1.2-24).
+		return c.refuse(b, refusal{codePacketTooLarge, 5, "CONNACK is above Maximum Packet Size"})
+	}
 	present, err := c.srv.join(b, c, identity, pk, func(present bool) {
 		c.sendPacket(b, c.connack(pk, present, assigned, capped))
 	})

@@ -203,9 +203,9 @@ func decodeSubscribe(body []byte, version byte, l *Limits) (*subscribePacket, er
 		switch {
 		case r.err != nil:
 		case version == 5 && options&0xC0 != 0, version != 5 && options&0xFC != 0:
-			r.fail(malformed("reserved bits of subscription options are set"))
+			r.fail(malformed("reserved bits of subscription options are set")) // MQTT-3.8.3-5
 		case options&3 == 3, options>>4&3 == 3:
-			r.fail(malformed("QoS or retain handling is 3"))
+			r.fail(protocolError("QoS or retain handling is 3")) // MQTT 5 section 3.8.3.1
 		}
 	}
 	if err := r.end(); err != nil {
@@ -303,12 +303,13 @@ func decodeDisconnect(body []byte, version byte) (d disconnectPacket, err error)
 	if err := guard(func() error { return pk.DisconnectDecode(body) }); err != nil {
 		return d, malformed(err.Error())
 	}
-	switch pk.ReasonCode {
-	case 0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x99:
+	code := body[0] // the codec skips one that nothing follows
+	switch code {
+	case 0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99:
 	default:
 		return d, protocolError("reason code that a client's DISCONNECT does not have") // MQTT-3.14.2-1
 	}
-	return disconnectPacket{pk.ReasonCode, pk.Properties.SessionExpiryInterval, pk.Properties.SessionExpiryIntervalFlag}, nil
+	return disconnectPacket{code, pk.Properties.SessionExpiryInterval, pk.Properties.SessionExpiryIntervalFlag}, nil
 }
 
 // authPacket is a client's AUTH.

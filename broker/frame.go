@@ -249,4 +249,18 @@ func parseAck(body []byte, v5 bool) (a ackPacket, err error) {
 	return a, nil
 }
 
+// ackMayHave reports whether a code is listed for a type of acknowledgement (MQTT 5 section 3.4.2.1 and its like).
+func ackMayHave(kind, code byte) bool {
+	switch code {
+	case codeSuccess:
+		return true
+	case codeIdentifierNotFound:
+		return kind == tPubrel || kind == tPubcomp
+	case codeNoMatchingSubscribers, codeUnspecified, codeImplementation, codeNotAuthorized, codeTopicInvalid,
+		codeIdentifierInUse, codeQuotaExceeded, codePayloadFormatInvalid:
+		return kind == tPuback || kind == tPubrec
+	}
+	return false
+}
+
 var errStopped = errors.New("connection ended")

@@ -26,6 +26,9 @@ type output struct {
 	closing bool          // close when everything is written
 	closed  bool          // nothing is taken any more
 	drained chan struct{} // closed when unsent falls below the limit or the connection ends; nil: nobody waits
+	gone    chan struct{} // closed when the connection ends; nil: nobody waits
+
+	crowd crowd
 
 	limit int           // of unsent bytes
 	stall time.Duration // a peer that takes no byte for so long is closed
@@ -53,6 +56,7 @@ func (o *output) begin(b *bridge.Batch, f bridge.Flusher) []byte {
 			b.Touch(f)
 		}
 	}
+	o.crowd.appended(b)
 	return o.buf.b
 }
 
@@ -77,9 +81,10 @@ func (o *output) flush() {
 	}
 	// A few rounds, for what was appended meanwhile; a connection that is always being appended to gets its own goroutine
 	// rather than this one for ever.
-	for range 3 {
+	for range maxRounds {
 		buf := o.buf
 		o.buf = nil
+		o.crowd.taken()
 		o.mu.Unlock()
 		n, err := o.try(buf.b)
 		o.bytesOut(n)
@@ -102,6 +107,9 @@ func (o *output) flush() {
 	o.mu.Unlock()
 	go o.drain(nil, 0)
 }
+
+// maxRounds is how often a flusher looks again before it leaves the connection to a goroutine.
+const maxRounds = 8
 
 // wrote accounts for n bytes; o.mu is held.
 func (o *output) wrote(n int) {
@@ -150,7 +158,17 @@ func (o *output) drain(buf *buffer, n int) {
 				o.leave()
 				return
 			}
+			o.crowd.taken()
 			o.mu.Unlock()
+			if o.try != nil {
+				k, err := o.try(buf.b)
+				o.bytesOut(k)
+				if err != nil {
+					o.fail(err)
+					return
+				}
+				n = k
+			}
 		}
 		for n < len(buf.b) {
 			o.nc.SetWriteDeadline(time.Now().Add(o.stall))
@@ -191,6 +209,32 @@ func (o *output) shut() {
 		close(o.drained)
 		o.drained = nil
 	}
+	if o.gone != nil {
+		close(o.gone)
+		o.gone = nil
+	}
+}
+
+// part closes the connection when what waits has been written, or when the peer has not taken it within d.
+func (o *output) part(d time.Duration) {
+	o.mu.Lock()
+	o.closing = true
+	if !o.closed && (o.buf != nil || o.writing) {
+		if o.gone == nil {
+			o.gone = make(chan struct{})
+		}
+		gone := o.gone
+		o.mu.Unlock()
+		t := time.NewTimer(d)
+		select {
+		case <-gone:
+		case <-t.C:
+		}
+		t.Stop()
+	} else {
+		o.mu.Unlock()
+	}
+	o.close()
 }
 
 // close drops what waits and closes the connection at once.

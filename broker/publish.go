@@ -123,6 +123,9 @@ func (c *conn) resolveAlias(m *bridge.Message, pk *publishPacket) error {
 
 // handleAck takes an acknowledgement of the client's and sends what it makes room for.
 func (c *conn) handleAck(b *bridge.Batch, kind byte, a ackPacket) error {
+	if a.code != codeSuccess && !ackMayHave(kind, a.code) {
+		return protocolError("reason code that such an acknowledgement does not have") // MQTT-3.4.2-1 and its like
+	}
 	s := c.session
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -159,7 +159,7 @@ func (r *reader) properties(allowed propertySet) (users, longest int) {
 		}
 		switch {
 		case !allowed.has(id):
-			q.fail(protocolError("property is not allowed in this packet"))
+			q.fail(malformed("property is not allowed in this packet")) // MQTT 5 section 2.2.2.2
 		case id != pUserProperty && seen.has(id):
 			q.fail(protocolError("property is there twice"))
 		}
@@ -175,7 +175,11 @@ func (r *reader) properties(allowed propertySet) (users, longest int) {
 		case kindVarint:
 			value = q.varint()
 		case kindString:
-			longest = max(longest, len(q.string()))
+			s := q.string()
+			longest = max(longest, len(s))
+			if id == pResponseTopic && (s == "" || strings.ContainsAny(s, "+#")) { // MQTT-3.3.2-14, also in a will
+				q.fail(protocolError("response topic is not a topic name"))
+			}
 		case kindBytes:
 			q.bytes()
 		case kindPair:
@@ -269,16 +273,10 @@ func (r *reader) publishProperties(m *bridge.Message, pk *publishPacket, l *Limi
 			m.PayloadFormat = bridge.FormatBytes + bridge.PayloadFormat(q.byte())
 		case pMessageExpiry:
 			m.Expires = now + int64(q.uint32())*1e9
-			if m.Expires == now {
-				m.Expires = now + 1 // an interval of 0 is one that ends at once
-			}
 		case pContentType:
 			m.ContentType = view(q.bytes())
 		case pResponseTopic:
 			m.ResponseTopic = bridge.Topic(view(q.bytes()))
-			if strings.ContainsAny(string(m.ResponseTopic), "+#") || m.ResponseTopic == "" {
-				return protocolError("response topic is not a topic name")
-			}
 		case pCorrelationData:
 			m.CorrelationData = q.bytes()
 		case pSubscriptionIdentifier:

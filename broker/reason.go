@@ -26,6 +26,7 @@ const (
 	codeSessionTakenOver      = 0x8E
 	codeFilterInvalid         = 0x8F
 	codeTopicInvalid          = 0x90
+	codeIdentifierInUse       = 0x91
 	codeIdentifierNotFound    = 0x92
 	codeReceiveMaximum        = 0x93
 	codeTopicAliasInvalid     = 0x94

@@ -140,7 +140,7 @@ func (c *conn) deadlinePassed() error {
 	case c.out.ending():
 		return errStopped
 	case c.phase != connected:
-		return &violation{codeKeepAliveTimeout, "no CONNECT in time"}
+		return &violation{codeUnspecified, "no CONNECT in time"} // a CONNACK has no code for it (MQTT-3.2.2-8)
 	}
 	if c.keepAlive == 0 {
 		c.nc.SetReadDeadline(time.Time{})

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"runtime"
+	"runtime/pprof"
 	"strings"
 	"sync"
 	"testing"
@@ -40,7 +40,6 @@ type options struct {
 // start runs a server until the test ends, and then checks that nothing of it is left.
 func start(t testing.TB, o options) *server {
 	t.Helper()
-	before := runtime.NumGoroutine()
 	if o.access == nil {
 		o.access = open{}
 	}
@@ -58,9 +57,11 @@ func start(t testing.TB, o options) *server {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { hub.Run(ctx) })
-	wg.Go(func() { srv.Run(ctx) })
-	wg.Go(func() { srv.Serve(ctx, ln, broker.Listener{TLS: o.tls}) })
+	pprof.Do(ctx, pprof.Labels("server", ln.Addr().String()), func(ctx context.Context) {
+		wg.Go(func() { hub.Run(ctx) })
+		wg.Go(func() { srv.Run(ctx) })
+		wg.Go(func() { srv.Serve(ctx, ln, broker.Listener{TLS: o.tls}) })
+	})
 	s := &server{Server: srv, Hub: hub, Addr: ln.Addr().String(), t: t}
 	s.stop = sync.OnceFunc(func() {
 		cancel()
@@ -71,17 +72,23 @@ func start(t testing.TB, o options) *server {
 	})
 	t.Cleanup(func() {
 		s.stop()
-		noLeak(t, before)
+		noLeak(t, s.Addr)
 	})
 	return s
 }
 
-// noLeak waits until there are no more goroutines than before.
-func noLeak(t testing.TB, before int) {
+// noLeak waits until no goroutine is left of the server at addr. Goroutines inherit the label of whoever starts them, so
+// those of tests that run at the same time do not count.
+func noLeak(t testing.TB, addr string) {
 	eventually(t, func() error {
-		if n := runtime.NumGoroutine(); n > before {
-			buf := make([]byte, 1<<20)
-			return fmt.Errorf("%d goroutines, %d before:\n%s", n, before, buf[:runtime.Stack(buf, true)])
+		var all strings.Builder
+		if err := pprof.Lookup("goroutine").WriteTo(&all, 1); err != nil {
+			return err
+		}
+		for entry := range strings.SplitSeq(all.String(), "\n\n") {
+			if strings.Contains(entry, fmt.Sprintf("%q", addr)) {
+				return fmt.Errorf("goroutines are left:\n%s", entry)
+			}
 		}
 		return nil
 	})

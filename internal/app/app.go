@@ -220,6 +220,9 @@ func (a *App) serve(l *listener) {
 	}
 	l.serve(a.serving, serve, a.fail)
 	a.log.Info("listening", "endpoint", endpoint, "address", l.bound().String(), "open_to", a.who(l.Address))
+	if l.Scheme == "mqtt" && !l.Loopback() {
+		a.log.Warn("what is sent here, passwords included, crosses the network in the clear", "endpoint", endpoint, "address", l.bound().String())
+	}
 }
 
 // told logs that the service manager could not be told something.

@@ -3,6 +3,7 @@ package app
 import (
 	"encoding"
 	"fmt"
+	"io"
 	"os"
 	"reflect"
 	"slices"
@@ -273,9 +274,17 @@ func expand(text string, getenv func(string) (string, bool)) (string, error) {
 	}
 }
 
+// maxSecret bounds the file of a secret.
+const maxSecret = 64 << 10
+
 // readSecret reads a secret from its file.
 func (d *decoder) readSecret(name string) (string, error) {
-	text, err := os.ReadFile(resolve(d.dir, name))
+	f, err := os.Open(resolve(d.dir, name))
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxSecret))
 	return strings.TrimRight(string(text), "\r\n"), err
 }
 

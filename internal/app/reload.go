@@ -67,7 +67,9 @@ func (a *App) reload(ctx context.Context) error {
 
 	// From here on nothing can fail.
 	a.access.Store(prepared.access)
-	a.tls.Store(prepared.tls)
+	if prepared.tls != nil { // a handshake may still be under way on a listener that vanishes
+		a.tls.Store(prepared.tls)
+	}
 	a.hub.SetAccess(door{prepared.access})
 	a.hub.SetLimits(next.Limits)
 	a.mqtt.SetLimits(next.MQTT.Limits)

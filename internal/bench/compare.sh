@@ -8,16 +8,15 @@
 #
 #   ROUNDS=3 SECONDS_EACH=5                     how often and how long each broker is measured
 #   BROKERS="isthmus mosquitto mochi"           which take part; those that are not there are left out
-#   ISTHMUS=path/to/isthmus                     the program that generates the load; default: built here
-#   ISTHMUS_SERVE="isthmus serve -c bench.yaml" how to start ours; it must listen at ISTHMUS_ADDR and need no password
-#   ISTHMUS_ADDR=127.0.0.1:18831
+#   ISTHMUS=path/to/isthmus                     the program, which generates the load too; default: built here
+#   ISTHMUS_SERVE="isthmus serve -c bench.yaml" another way to start ours; it must listen at 127.0.0.1:18831 for everybody
 #   PAIRS=100 FANOUT=200 FANIN=100 IDLE=5000 BYSTANDERS=100000 WINDOW=16
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 rounds=${ROUNDS:-3} each=${SECONDS_EACH:-5} window=${WINDOW:-16}
 brokers=${BROKERS:-isthmus mosquitto mochi}
-isthmus_addr=${ISTHMUS_ADDR:-127.0.0.1:18831} mosquitto_addr=127.0.0.1:18832 mochi_addr=127.0.0.1:18833
+isthmus_addr=127.0.0.1:18831 mosquitto_addr=127.0.0.1:18832 mochi_addr=127.0.0.1:18833
 work=$(mktemp -d)
 pids=()
 
@@ -41,7 +40,16 @@ taking=()
 for b in $brokers; do
 	case $b in
 	isthmus)
-		if [ -z "${ISTHMUS_SERVE:-}" ]; then say "isthmus is left out: ISTHMUS_SERVE does not say how to start it" && continue; fi ;;
+		# The limits on rates are raised as the others have none; all other settings are the defaults.
+		cat >"$work/isthmus.yaml" <<-YAML
+			gateway: {data: $work/data}
+			mqtt:
+			  listen: ["mqtt://$isthmus_addr"]
+			  limits: {connect_rate: 100000, connect_burst: 100000}
+			limits: {messages_per_second: 100000000, bytes_per_second: 100GiB}
+			ops: {listen: []}
+		YAML
+		serve=${ISTHMUS_SERVE:-$isthmus serve -c $work/isthmus.yaml} ;;
 	mosquitto)
 		if ! command -v mosquitto >/dev/null; then say "mosquitto is left out: it is not installed" && continue; fi
 		{
@@ -62,7 +70,7 @@ done
 
 start() {
 	case $1 in
-	isthmus) ISTHMUS_ADDR=$isthmus_addr sh -c "exec $ISTHMUS_SERVE" >"$work/$1.log" 2>&1 & ;;
+	isthmus) sh -c "exec $serve" >"$work/$1.log" 2>&1 & ;;
 	mosquitto) mosquitto -c "$work/mosquitto.conf" >"$work/$1.log" 2>&1 & ;;
 	mochi) "$work/mochi" "$mochi_addr" >"$work/$1.log" 2>&1 & ;;
 	esac

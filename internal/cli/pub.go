@@ -122,6 +122,9 @@ func (p *pub) run(ctx context.Context, url string, given bool) error {
 	} else {
 		err = p.publish(ctx, c, payload)
 	}
+	if ctx.Err() != nil {
+		return errors.New("interrupted: what was on its way may have arrived or not")
+	}
 	if err != nil {
 		return explainClient(err, p.topic)
 	}

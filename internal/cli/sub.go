@@ -68,6 +68,7 @@ type sub struct {
 	noRetained, noLocal bool
 	asPublished         bool
 	printed             int
+	subscribed          bool
 }
 
 // timeoutError is the end by -W. It has nothing to say but an exit code of its own, that of mosquitto_sub.
@@ -175,9 +176,10 @@ func hopeless(err error) bool {
 	return false
 }
 
-// receive subscribes and prints until the connection ends.
+// receive subscribes and prints until the connection ends. A session that the server has kept holds the subscriptions of this
+// call, but only after it has made them: what another call left there may be less.
 func (s *sub) receive(ctx context.Context, c *mqttclient.Client) error {
-	if !c.Server().SessionPresent {
+	if !s.subscribed || !c.Server().SessionPresent {
 		filters := make([]wire.Filter, len(s.filters))
 		for i, f := range s.filters {
 			filters[i] = wire.Filter{Filter: f, QoS: s.qos, NoLocal: s.noLocal, RetainAsPublished: s.asPublished}
@@ -185,6 +187,7 @@ func (s *sub) receive(ctx context.Context, c *mqttclient.Client) error {
 		if _, err := c.Subscribe(ctx, s.client.props["subscribe"], filters...); err != nil {
 			return explainClient(err, "")
 		}
+		s.subscribed = true
 	}
 	for {
 		m, err := c.Receive(ctx)

@@ -124,6 +124,18 @@ func TestSubComesBackAndKeepsItsSession(t *testing.T) {
 	}
 }
 
+func TestSubSubscribesInASessionThatAnotherCallLeft(t *testing.T) {
+	s := newFakeServer(t)
+	c := begin("", "sub", s.url("/new"), "-c", "-i", "me", "-C", "1")
+	conn, p := s.subscribed(raw.Connack{SessionPresent: true})
+	if p.Filters[0].Filter != "new" {
+		t.Errorf("SUBSCRIBE is %v", p)
+	}
+	conn.Send(raw.Publish{Topic: "new"})
+	goodbye(conn)
+	c.end(t, 0)
+}
+
 func TestSubDoesNotComeBackWhereThereIsNoPointInIt(t *testing.T) {
 	t.Run("it never connected", func(t *testing.T) {
 		s := newFakeServer(t)

@@ -204,6 +204,22 @@ func TestTheServersLimitsHold(t *testing.T) {
 	wg.Wait()
 }
 
+func TestTheCodeOfAPUBRECIsTheOutcome(t *testing.T) {
+	c, s := serve(t, Config{}, raw.Connack{})
+	result := make(chan string, 1)
+	go func() {
+		code, err := c.Publish(t.Context(), Publication{Topic: "a", QoS: 2})
+		result <- fmt.Sprint(code, " ", err)
+	}()
+	p := s.Expect(raw.PUBLISH)
+	s.Send(raw.Pubrec{ID: p.ID, Code: 0x10})
+	s.ExpectAck(raw.PUBREL, p.ID, 0)
+	s.Send(raw.Pubcomp{ID: p.ID, Code: 0x92})
+	if got, want := <-result, "0x10 no matching subscribers <nil>"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 func TestARefusedPublishIsAnError(t *testing.T) {
 	c, s := serve(t, Config{}, raw.Connack{})
 	for qos, answer := range map[byte]raw.Type{1: raw.PUBACK, 2: raw.PUBREC} {

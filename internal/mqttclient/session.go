@@ -25,7 +25,8 @@ type Session struct {
 // outgoing is a QoS 1 or 2 message on its way.
 type outgoing struct {
 	packet   wire.Publish
-	released bool // PUBREC has come and PUBREL was sent
+	released bool      // PUBREC has come and PUBREL was sent
+	code     wire.Code // of the PUBREC
 	finished bool
 	counted  bool // holds a slot of the present connection
 	done     func(wire.Code, error)
@@ -112,7 +113,7 @@ func (s *Session) acknowledged(c *Client, p wire.Packet) error {
 		return nil
 	}
 	if p.Type == wire.PUBREC && !p.Code.Failed() {
-		o.released = true
+		o.released, o.code = true, p.Code
 		o.packet.Payload = nil // the server has it
 		err := c.answer(wire.Ack{Type: wire.PUBREL, ID: p.ID})
 		s.mu.Unlock()
@@ -123,11 +124,15 @@ func (s *Session) acknowledged(c *Client, p wire.Packet) error {
 	if counted {
 		<-c.slots
 	}
-	var err error
-	if p.Code.Failed() {
-		err = &Refused{Packet: p.Type, Version: c.version, Code: p.Code, Props: p.Props}
+	code := p.Code
+	switch {
+	case p.Type == wire.PUBCOMP:
+		code = o.code // the server took the message with its PUBREC; a PUBCOMP can only say that it has forgotten it since
+	case code.Failed():
+		done(code, &Refused{Packet: p.Type, Version: c.version, Code: code, Props: p.Props})
+		return nil
 	}
-	done(p.Code, err)
+	done(code, nil)
 	return nil
 }
 
@@ -192,10 +197,10 @@ func (s *Session) again(c *Client, o *outgoing) error {
 	}
 	if o.released && !c.server.SessionPresent {
 		// The server took responsibility and has forgotten that it waited for the PUBREL.
-		done := s.finish(o)
+		done, code := s.finish(o), o.code
 		s.mu.Unlock()
 		<-c.slots
-		done(0, nil)
+		done(code, nil)
 		return nil
 	}
 	defer s.mu.Unlock()

