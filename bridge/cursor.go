@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"iter"
+	"math"
 	"strings"
 	"sync/atomic"
 )
@@ -16,6 +17,7 @@ type RetainedCursor struct {
 	client *Client       // nil: may read everything
 	access atomic.Uint64 // see Client.coverage
 	stack  []walk
+	looks  int // nodes and places that may still be looked at
 }
 
 // walk is one node on the way down: which filter levels are still to match below it, and how far its children are done.
@@ -40,6 +42,16 @@ func (r *retained) cursor(f Filter) *RetainedCursor {
 
 // Next is the next value, or nil at the end. Values that have expired are passed over by the caller's own clock.
 func (c *RetainedCursor) Next() *Message {
+	looks := math.MaxInt
+	return c.NextWithin(&looks)
+}
+
+// NextWithin is Next for those who hold a lock meanwhile: a filter may lead past a million values that it does not match. It
+// gives up when it has looked at so many places of the tree, and lowers looks by what it has used. At nil there may be more
+// where nothing of it is left.
+func (c *RetainedCursor) NextWithin(looks *int) *Message {
+	c.looks = *looks
+	defer func() { *looks = c.looks }()
 	for {
 		m := c.next()
 		if m == nil || c.client == nil || c.client.reads(c.client.coverage(&c.access, c.filter), m.Topic) {
@@ -49,7 +61,8 @@ func (c *RetainedCursor) Next() *Message {
 }
 
 func (c *RetainedCursor) next() *Message {
-	for len(c.stack) > 0 {
+	for len(c.stack) > 0 && c.looks > 0 {
+		c.looks--
 		w := &c.stack[len(c.stack)-1]
 		if !w.begun {
 			w.begun = true
@@ -91,8 +104,12 @@ func (c *RetainedCursor) begin(w *walk) *Message {
 // descend goes on to the next child of w, or pops w.
 func (c *RetainedCursor) descend(w *walk) {
 	for w.next < len(w.cells) {
+		if c.looks <= 0 {
+			return
+		}
 		e := w.cells[w.next].Load()
 		w.next++
+		c.looks--
 		if e == nil || e.gone || w.top && strings.HasPrefix(e.key, "$") {
 			continue
 		}

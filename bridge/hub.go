@@ -147,11 +147,17 @@ func (h *Hub) Attach(id *Identity, counters *Counters, closer func(Reason)) (*Cl
 	c.serial = h.serial
 	h.clients[key] = c
 	h.mu.Unlock()
+	admitted := false
+	defer func() {
+		if !admitted { // or the Access has panicked
+			c.Close()
+		}
+	}()
 	// A reload between Authenticate and here has not seen c.
 	if !c.reconsider(id) {
-		c.Close()
 		return nil, &Error{Op: "attaching", Reason: NotAuthorized, Err: errors.New("the user is not admitted any more")}
 	}
+	admitted = true
 	return c, nil
 }
 

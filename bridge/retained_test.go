@@ -401,3 +401,39 @@ func TestARetainedValuePinsNothingButItself(t *testing.T) {
 	clear(buf)
 	expectValues(t, c, "#", "sensors/1=21.5")
 }
+
+// TestACursorGoesOnWhereItsAllowanceEnded walks with an allowance of a few looks at a time past values that do not match.
+func TestACursorGoesOnWhereItsAllowanceEnded(t *testing.T) {
+	h := newHub(t, Config{})
+	c := attach(t, h, "c")
+	for i := range 300 {
+		retain(t, c, name("a/", i), "v")
+		retain(t, c, fmt.Sprintf("b/%d/x", i), "v")
+	}
+	for _, f := range []Filter{"#", "+/+", "b/+/x", "+/7", "none/#", "b/+/none"} {
+		var want, got []string
+		for m := range c.Retained(f).All() {
+			want = append(want, string(m.Topic))
+		}
+		cursor := c.Retained(f)
+		for rounds := 0; ; rounds++ {
+			if rounds > 10_000 {
+				t.Fatalf("%q: no end", f)
+			}
+			looks := 1 + rounds%7
+			m := cursor.NextWithin(&looks)
+			if m == nil && looks > 0 {
+				break
+			}
+			if looks < 0 {
+				t.Fatalf("%q: looked at more than was allowed: %d", f, looks)
+			}
+			if m != nil {
+				got = append(got, string(m.Topic))
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%q: %s", f, diff)
+		}
+	}
+}

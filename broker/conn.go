@@ -14,13 +14,16 @@ import (
 // conn is one network connection: a state machine that is fed what was read (feed) and appends what is to be written to its
 // output. It owns no goroutine; see serve for the one that reads.
 type conn struct {
-	srv *Server
-	nc  net.Conn
-	out output
-	log *slog.Logger
+	srv    *Server
+	nc     net.Conn
+	socket *socket // nc, where a poller reads it
+	poller *poller
+	out    output
+	log    *slog.Logger
 
 	phase     phase
 	ready     atomic.Bool // CONNECT was accepted: what it set may be read by other goroutines
+	woken     atomic.Bool // the reader shall leave now
 	version   byte        // 3, 4 or 5; of what CONNECT said
 	isBridge  bool        // a Mosquitto bridge: no echo, RETAIN as published
 	session   *session
@@ -178,11 +181,14 @@ func (c *conn) sendSimple(b *bridge.Batch, first byte) {
 	}
 }
 
+// maxReason bounds a reason string: it may repeat a topic, and tells nothing that a longer one would not.
+const maxReason = 2048
+
 // sendAck appends an acknowledgement. It is taken even where there is no room, because it answers a packet that was read:
 // a client that does not take its acknowledgements is not read from (see serve). It reports false only for PUBREL without
 // room and on a closed connection.
 func (c *conn) sendAck(b *bridge.Batch, first byte, id uint16, code byte, reason string) bool {
-	if c.quiet {
+	if c.quiet || len(reason) > maxReason {
 		reason = ""
 	}
 	o := &c.out
@@ -256,8 +262,8 @@ func (c *conn) fail(b *bridge.Batch, err error) {
 	c.phase = disconnecting
 }
 
-// kick ends the connection from another goroutine: for take-over, administration, shutdown and keep alive. It does not wait
-// for the peer but for the moment that a healthy one needs to be given the DISCONNECT.
+// kick ends the connection from another goroutine: for take-over and where its rights have ended. It waits for nobody: the
+// reader leaves at once, and what waits to be written, the DISCONNECT at its end, is given the time to linger.
 func (c *conn) kick(code byte, text, reference string) {
 	b := c.srv.hub.Begin()
 	defer b.End()
@@ -265,11 +271,16 @@ func (c *conn) kick(code byte, text, reference string) {
 		c.sendPacket(b, encodeDisconnect(code, text, reference, c.maxPacket))
 	}
 	b.Flush()
-	c.out.part(partTime)
+	c.out.finish()
+	c.wake()
 }
 
-// partTime is how long a take-over waits for a peer that does not take its DISCONNECT.
-const partTime = 50 * time.Millisecond
+// wake makes the reader look whether the connection is ending. Closing the socket would do so too, but it waits for the
+// reader, and whoever calls this may be the reader, or one that the reader waits for.
+func (c *conn) wake() {
+	c.woken.Store(true)
+	c.nc.SetReadDeadline(time.Unix(1, 0))
+}
 
 // logEnd writes the one line about the end of a connection.
 func (c *conn) logEnd(err error) {

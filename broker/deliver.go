@@ -48,11 +48,10 @@ func (c *conn) deliverAcked(d *bridge.Delivery, s *session) (o bridge.Outcome, o
 			f.shared = d.Subscription
 		}
 	}
-	k := s.window.n
 	id := s.window.add(f)
 	switch c.sendDelivery(d, id) {
 	case tooLarge:
-		s.window.done(k)
+		s.window.undo()
 		return d.Drop(bridge.DropTooLarge), true
 	case noRoom:
 		s.window.undo()
@@ -62,6 +61,14 @@ func (c *conn) deliverAcked(d *bridge.Delivery, s *session) (o bridge.Outcome, o
 	s.sent++
 	s.srv.counters.Inflight.Add(1)
 	return bridge.Delivered, true
+}
+
+// expectRoom has the output call pump when it has been drained; s.mu is held.
+func (c *conn) expectRoom(b *bridge.Batch) {
+	c.out.mu.Lock()
+	c.out.waiting = true
+	c.out.mu.Unlock()
+	b.Touch(c)
 }
 
 // sendDelivery appends the PUBLISH of d, with packet identifier id where QoS asks for one. The encoding is made once for all
@@ -147,6 +154,11 @@ func (c *conn) sendOwn(b *bridge.Batch, m *bridge.Message, qos bridge.QoS, retai
 		}
 	}
 	n := publishSize(m, topic, v5, qos > 0, props)
+	if alias != 0 && topic != "" && c.maxPacket != 0 && n > c.maxPacket { // the topic and a new alias are longer than the topic
+		c.aliasesOut.forget(topic)
+		alias, props = 0, props-3
+		n = publishSize(m, topic, v5, qos > 0, props)
+	}
 	if c.maxPacket != 0 && n > c.maxPacket {
 		c.aliasesOut.forget(topic)
 		return tooLarge

@@ -46,8 +46,8 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener, l Listener) error {
 			continue
 		}
 		if l.TLS == nil {
-			if c := s.open(nc); c != nil {
-				go c.serve()
+			if c := s.open(nc, true); c != nil {
+				c.start()
 			}
 			continue
 		}
@@ -68,8 +68,8 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener, l Listener) error {
 				nc.Close()
 				return
 			}
-			if c := s.open(t); c != nil {
-				go c.serve()
+			if c := s.open(t, false); c != nil {
+				c.start()
 			}
 		})
 	}

@@ -26,7 +26,6 @@ type output struct {
 	closing bool          // close when everything is written
 	closed  bool          // nothing is taken any more
 	drained chan struct{} // closed when unsent falls below the limit or the connection ends; nil: nobody waits
-	gone    chan struct{} // closed when the connection ends; nil: nobody waits
 
 	crowd crowd
 
@@ -36,7 +35,7 @@ type output struct {
 	nc       net.Conn
 	hangup   func()                            // says goodbye to the peer when everything is written
 	try      func(p []byte) (n int, err error) // one write that does not block; nil: there is none
-	refill   func() bool                       // appends what waited for room; reports whether it did; called without the lock
+	refill   func() bool                       // appends what waited for room; reports whether there is more; called without the lock
 	waiting  bool                              // refill has something
 	failed   func(error)                       // told once of a write error or stall
 	bytesOut func(n int)
@@ -114,9 +113,8 @@ const maxRounds = 8
 // wrote accounts for n bytes; o.mu is held.
 func (o *output) wrote(n int) {
 	o.unsent -= n
-	if o.drained != nil && o.unsent <= o.limit/2 {
-		close(o.drained)
-		o.drained = nil
+	if o.unsent <= o.limit/2 {
+		o.wake()
 	}
 }
 
@@ -145,9 +143,9 @@ func (o *output) drain(buf *buffer, n int) {
 			o.mu.Lock()
 			if o.buf == nil && o.waiting && !o.closing && !o.closed {
 				o.mu.Unlock()
-				o.refill()
+				more := o.refill()
 				o.mu.Lock()
-				if o.buf == nil {
+				if o.buf == nil && !more {
 					o.waiting = false
 				}
 			}
@@ -205,36 +203,15 @@ func (o *output) shut() {
 	o.closed = true
 	o.buf = nil
 	o.unsent = 0
+	o.wake()
+}
+
+// wake wakes who waits for room; o.mu is held.
+func (o *output) wake() {
 	if o.drained != nil {
 		close(o.drained)
 		o.drained = nil
 	}
-	if o.gone != nil {
-		close(o.gone)
-		o.gone = nil
-	}
-}
-
-// part closes the connection when what waits has been written, or when the peer has not taken it within d.
-func (o *output) part(d time.Duration) {
-	o.mu.Lock()
-	o.closing = true
-	if !o.closed && (o.buf != nil || o.writing) {
-		if o.gone == nil {
-			o.gone = make(chan struct{})
-		}
-		gone := o.gone
-		o.mu.Unlock()
-		t := time.NewTimer(d)
-		select {
-		case <-gone:
-		case <-t.C:
-		}
-		t.Stop()
-	} else {
-		o.mu.Unlock()
-	}
-	o.close()
 }
 
 // close drops what waits and closes the connection at once.
@@ -253,9 +230,14 @@ func (o *output) finish() {
 		return
 	}
 	o.closing = true
+	o.wake()
 	if o.buf == nil && !o.writing {
 		o.shut()
 		o.mu.Unlock()
+		if o.try == nil {
+			go o.hangup() // it may write, too
+			return
+		}
 		o.hangup()
 		return
 	}
@@ -274,7 +256,7 @@ func (o *output) ending() bool {
 func (o *output) full() <-chan struct{} {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.unsent <= o.limit || o.closed {
+	if o.unsent <= o.limit || o.closing || o.closed {
 		return nil
 	}
 	if o.drained == nil {

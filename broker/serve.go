@@ -23,37 +23,62 @@ const readSize = 16 << 10
 
 var workspaces = sync.Pool{New: func() any { return new(workspace) }}
 
-// serve reads the connection until it ends. It is the connection's one goroutine, and the edge at which a panic ends.
+// serve reads a connection that no poller can read until it ends. It is the connection's one goroutine, and the edge at
+// which a panic ends.
 func (c *conn) serve() {
 	defer c.srv.ended(c)
 	var err error
-	func() {
-		defer func() {
-			if p := recover(); p != nil {
-				c.srv.counters.Panics.Add(1)
-				c.log.Error("connection's handler panicked", "remote", remoteOf(c.nc), "panic", p, "stack", string(debug.Stack()))
-				err = bridge.Refuse(bridge.Internal, "internal error")
-			}
-		}()
-		err = c.read()
-	}()
+	if !c.srv.contain("serving a connection", func() { err = c.read() }) {
+		err = bridge.Refuse(bridge.Internal, "internal error")
+	}
+	c.end(err)
+	c.linger()
+}
+
+// start begins to serve the connection.
+func (c *conn) start() {
+	if c.socket != nil {
+		c.watched()
+		return
+	}
+	go c.serve()
+}
+
+// end leaves the session and says goodbye, after the last byte was read.
+func (c *conn) end(err error) {
 	c.logEnd(err)
 	c.out.finish()
 	close(c.done)
 	if c.session != nil {
-		c.session.left(c)
+		c.srv.contain("leaving a session", func() { c.session.left(c) })
 	}
-	c.linger()
+}
+
+// contain is the edge at which a panic ends: what f was about is given up, everything else goes on. It reports whether f came
+// to its end.
+func (s *Server) contain(what string, f func()) (ok bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.counters.Panics.Add(1)
+			s.log.Error("panic", "while", what, "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	f()
+	return true
 }
 
 // hangup ends our side of the connection. Closing at once would reset it where the client has sent more than was read, and
 // with the reset the client would lose the packet that tells it why.
 func (c *conn) hangup() {
 	c.nc.SetReadDeadline(time.Now().Add(lingerTime))
-	if h, ok := c.nc.(interface{ CloseWrite() error }); ok && h.CloseWrite() == nil {
-		return
+	if c.woken.Load() {
+		c.wake() // whichever of the two came first
 	}
-	c.nc.Close()
+	if h, ok := c.nc.(interface{ CloseWrite() error }); !ok {
+		c.nc.Close()
+	} else if h.CloseWrite() != nil {
+		c.wake()
+	}
 }
 
 // The client has this long and this many bytes to notice that we have hung up.
@@ -73,9 +98,8 @@ func (c *conn) linger() {
 // what arrives, never with what was announced; the pooled buffer goes back at once.
 func (c *conn) read() error {
 	in := newInput(c.nc)
-	c.setDeadline(time.Now())
 	for {
-		err := in.run(c.handle)
+		err := in.run(c.handleAlone)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			if err = c.deadlinePassed(); err == nil {
 				continue
@@ -91,40 +115,62 @@ func (c *conn) read() error {
 	}
 }
 
-// handle takes the bytes of one read: one batch.
-func (c *conn) handle(w *workspace, p []byte) (rest []byte, err error) {
+// handleAlone takes the bytes of one read as one batch.
+func (c *conn) handleAlone(w *workspace, p []byte) (rest []byte, err error) {
 	b := c.srv.hub.Begin()
 	defer b.End()
-	c.lastRead = b.Now
-	w.packets = 0
-	used, _, err := c.feed(b, w, p)
+	used, wait, err := c.handle(b, w, p)
 	if err != nil {
-		c.fail(b, err)
 		return nil, err
 	}
-	c.srv.counters.BytesIn.Add(uint64(used))
-	if c.phase == connected {
-		if wait := c.client.Pace(b.Now, w.packets, used); wait > 0 {
-			b.Flush()
-			c.pause(wait)
+	if wait != nil {
+		if err := wait(); err != nil {
+			return nil, err
 		}
-	}
-	if full := c.out.full(); full != nil {
-		// It sends and does not take its acknowledgements: nothing more is read until it does, or the stall limit ends it.
-		b.Flush()
-		<-full
 	}
 	return p[used:], nil
 }
 
-// pause stops reading for a client that is over its rate.
-func (c *conn) pause(d time.Duration) {
-	t := time.NewTimer(min(d, maxPause))
-	defer t.Stop()
-	<-t.C
+// handle takes the bytes of one read and returns how many it used. Where wait is not nil nothing more may be read before it
+// has returned; what the batch has touched is flushed already.
+func (c *conn) handle(b *bridge.Batch, w *workspace, p []byte) (used int, wait func() error, err error) {
+	c.lastRead = b.Now
+	w.packets = 0
+	used, _, err = c.feed(b, w, p)
+	if err != nil {
+		c.fail(b, err)
+		return 0, nil, err
+	}
+	c.srv.counters.BytesIn.Add(uint64(used))
+	owed := time.Duration(0)
+	if c.phase == connected {
+		owed = c.client.Pace(b.Now, w.packets, used)
+	}
+	full := c.out.full()
+	if owed == 0 && full == nil {
+		return used, nil, nil
+	}
+	b.Flush()
+	return used, func() error { return c.pause(owed, full) }, nil
 }
 
-// maxPause bounds a pause, so that a take-over does not wait long for a reader; what is still owed is paused for again.
+// pause returns when a client may be read from again that is over its rate, or that sends and does not take its
+// acknowledgements; the stall limit ends the latter.
+func (c *conn) pause(owed time.Duration, full <-chan struct{}) error {
+	for ; owed > 0 && !c.out.ending(); owed -= maxPause {
+		time.Sleep(min(owed, maxPause))
+	}
+	if full != nil {
+		<-full
+	}
+	c.lastRead = time.Now().UnixNano() // it was us who were silent
+	if c.out.ending() {
+		return errStopped // however much more the client has to say
+	}
+	return nil
+}
+
+// maxPause is how long a take-over may wait for a reader that pauses.
 const maxPause = 50 * time.Millisecond
 
 // setDeadline sets when to look at the connection again though nothing came. Reading does not move it: it is moved when it
@@ -142,39 +188,44 @@ func (c *conn) deadlinePassed() error {
 	case c.phase != connected:
 		return &violation{codeUnspecified, "no CONNECT in time"} // a CONNACK has no code for it (MQTT-3.2.2-8)
 	}
-	if c.keepAlive == 0 {
-		c.nc.SetReadDeadline(time.Time{})
-		return nil
+	next := time.Time{}
+	if c.keepAlive != 0 {
+		limit := c.keepAlive + c.keepAlive/2
+		silent := time.Duration(time.Now().UnixNano() - c.lastRead)
+		if silent >= limit {
+			return &violation{codeKeepAliveTimeout, "keep alive timeout"}
+		}
+		next = time.Now().Add(limit - silent)
 	}
-	limit := c.keepAlive + c.keepAlive/2
-	silent := time.Duration(time.Now().UnixNano() - c.lastRead)
-	if silent >= limit {
-		return &violation{codeKeepAliveTimeout, "keep alive timeout"}
+	c.nc.SetReadDeadline(next)
+	if c.out.ending() { // and has perhaps set a deadline before ours
+		return errStopped
 	}
-	c.nc.SetReadDeadline(time.Now().Add(limit - silent))
 	return nil
 }
 
 // refill is called by the output's goroutine when what waited for room can go on.
-func (c *conn) refill() bool {
+func (c *conn) refill() (more bool) {
 	s := c.session
-	if s == nil {
-		return false
+	ok := c.srv.contain("sending what waited", func() {
+		b := c.srv.hub.Begin()
+		defer b.End()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.live.Load() == c {
+			more = !s.pump(b)
+		}
+	})
+	if !ok {
+		c.kick(codeUnspecified, "internal error", "")
 	}
-	b := c.srv.hub.Begin()
-	defer b.End()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.live.Load() == c {
-		s.pump(b)
-	}
-	return true
+	return more && ok
 }
 
 // writeFailed ends the connection after a write error or a stall; the reader notices the closed socket.
 func (c *conn) writeFailed(err error) {
 	c.log.Debug("write failed", "remote", remoteOf(c.nc), "error", err)
-	c.nc.Close()
+	c.wake()
 }
 
 // farewell tells a client that the server goes away and lets what waits go out.

@@ -32,6 +32,7 @@ type Server struct {
 	conns    map[*conn]struct{}
 	closing  bool
 	readers  sync.WaitGroup
+	polling  polling
 }
 
 var _ bridge.Endpoint = (*Server)(nil)
@@ -81,13 +82,13 @@ func (s *Server) Run(ctx context.Context) error {
 // ServeConn serves one connection that somebody else has accepted, such as a WebSocket. It returns when the connection has
 // ended.
 func (s *Server) ServeConn(nc net.Conn) {
-	if c := s.open(nc); c != nil {
+	if c := s.open(nc, false); c != nil {
 		c.serve()
 	}
 }
 
-// open registers a connection; nil during shutdown or at the limit on connections.
-func (s *Server) open(nc net.Conn) *conn {
+// open registers a connection, for a poller where it can be; nil during shutdown or at the limit on connections.
+func (s *Server) open(nc net.Conn, poll bool) *conn {
 	l := s.limits.Load()
 	c := &conn{srv: s, nc: nc, log: s.log, done: make(chan struct{})}
 	c.out = output{
@@ -101,6 +102,10 @@ func (s *Server) open(nc net.Conn) *conn {
 		s.counters.Refused.Add(1)
 		return nil
 	}
+	if poll && s.adopt(c) {
+		c.out.nc, c.out.try = c.socket, c.socket.try
+	}
+	c.setDeadline(time.Now())
 	s.conns[c] = struct{}{}
 	s.readers.Add(1)
 	s.counters.Connections.Add(1)
@@ -131,23 +136,30 @@ func (s *Server) join(b *bridge.Batch, c *conn, id *bridge.Identity, pk *connect
 		if err != nil {
 			return false, err
 		}
-		sess.turn.Lock()
-		if sess.ended { // while we waited for our turn
-			sess.turn.Unlock()
-			continue
+		if sess.enter(b, c, fresh, id, pk, connack) {
+			return !fresh, nil
 		}
-		if !fresh {
-			sess.sendAway()
-			if pk.clean || !sess.persistent() {
-				s.end(sess)
-				sess.turn.Unlock()
-				continue
-			}
-			sess.client.SetIdentity(id)
-		}
-		defer sess.turn.Unlock()
-		return !fresh, sess.take(b, c, pk, !fresh, connack)
 	}
+}
+
+// enter gives the session to c when its turn has come. It reports false where the session has ended, or ends for c.
+func (s *session) enter(b *bridge.Batch, c *conn, fresh bool, id *bridge.Identity, pk *connectPacket, connack func(bool)) bool {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	if s.ended { // while we waited
+		return false
+	}
+	if !fresh {
+		s.sendAway()
+		if pk.clean || !s.persistent() {
+			s.srv.end(s)
+			return false
+		}
+		s.barred.Store(false)
+		s.client.SetIdentity(id)
+	}
+	s.take(b, c, pk, !fresh, connack)
+	return true
 }
 
 // sessionFor finds or makes the session of a client id.
@@ -171,7 +183,7 @@ func (s *Server) sessionFor(clientID string, id *bridge.Identity) (sess *session
 }
 
 // take makes c the connection of the session; s.turn is held.
-func (s *session) take(b *bridge.Batch, c *conn, pk *connectPacket, present bool, connack func(bool)) error {
+func (s *session) take(b *bridge.Batch, c *conn, pk *connectPacket, present bool, connack func(bool)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.endTimer != nil {
@@ -189,8 +201,10 @@ func (s *session) take(b *bridge.Batch, c *conn, pk *connectPacket, present bool
 	connack(present)
 	c.ready.Store(true)
 	s.live.Store(c)
+	if s.barred.Load() { // before anybody could see c
+		go c.kick(codeNotAuthorized, bridge.NotAuthorized.String(), "")
+	}
 	s.pump(b)
-	return nil
 }
 
 // sendAway ends the session's present connection, if there is one, and waits until its reader has left; s.turn is held.
@@ -206,6 +220,7 @@ func (s *session) sendAway() {
 
 // kick ends the connection because the hub says so.
 func (s *session) kick(r bridge.Reason) {
+	s.barred.Store(true)
 	if c := s.live.Load(); c != nil {
 		go c.kick(wire[r].disconnect, r.String(), "")
 	}
@@ -352,10 +367,11 @@ func (s *Server) Drain(ctx context.Context, code byte, reference string) error {
 	case <-done:
 	case <-ctx.Done():
 		for _, c := range conns {
-			c.out.close()
+			go c.out.close() // each may wait for its reader
 		}
 		<-done
 	}
+	s.endPolling()
 	s.stopTimers()
 	return ctx.Err()
 }

@@ -31,6 +31,7 @@ type session struct {
 	willTimer *time.Timer
 	endTimer  *time.Timer
 	ended     bool
+	barred    atomic.Bool // the hub wants the client gone
 }
 
 // retainedStream is what is left to send of the retained values of one SUBSCRIBE.
@@ -71,12 +72,19 @@ func (s *session) Deliver(d *bridge.Delivery) bridge.Outcome {
 		return s.enqueue(d)
 	}
 	if c != nil && s.queueEmpty() && s.resend >= s.window.n && s.hasCredit(c) {
-		if o, ok := c.deliverAcked(d, s); ok {
+		o, ok := c.deliverAcked(d, s)
+		if ok {
 			return o
 		}
+		if !d.LiveOnly {
+			c.expectRoom(d.Batch) // no acknowledgement may be due that would call pump
+		}
 	}
-	if d.LiveOnly {
+	switch {
+	case d.LiveOnly:
 		return bridge.NotNow
+	case s.ended: // the publisher found the subscription before it was removed
+		return d.Drop(bridge.DropSessionEnded)
 	}
 	return s.enqueue(d)
 }
@@ -170,12 +178,13 @@ func (s *session) drop(r bridge.DropReason) {
 // pump sends what waits, as far as window and connection have room: first what an earlier connection left
 // unacknowledged, then the queue, then retained values of new subscriptions; s.mu is held. It is called when a connection
 // takes the session over, when an acknowledgement makes room, when the output has been drained and after SUBSCRIBE.
-func (s *session) pump(b *bridge.Batch) {
+// It reports false where the output shall call again when it has been drained.
+func (s *session) pump(b *bridge.Batch) (roomy bool) {
 	c := s.live.Load()
 	if c == nil {
-		return
+		return true
 	}
-	roomy := s.pumpWindow(b, c) && s.pumpQueue(b, c) && s.pumpRetained(b, c)
+	roomy = s.pumpWindow(b, c) && s.pumpQueue(b, c) && s.pumpRetained(b, c)
 	s.backlog.Store(s.resend < s.window.n || !s.queueEmpty())
 	c.out.mu.Lock()
 	c.out.waiting = !roomy
@@ -183,10 +192,13 @@ func (s *session) pump(b *bridge.Batch) {
 	if !roomy {
 		b.Touch(c) // whoever flushed meanwhile has not seen that more waits
 	}
+	return roomy
 }
 
-// pumpBytes is how much of what waits is encoded ahead of the socket.
+// pumpBytes is how much of what waits is encoded ahead of the socket, where the limit on unsent bytes is not less.
 const pumpBytes = 64 << 10
+
+func (c *conn) pumpLimit() int { return min(pumpBytes, c.out.limit) }
 
 // The pumps report false where the connection's buffer has no room: the rest goes when it is drained.
 
@@ -202,7 +214,7 @@ func (s *session) pumpWindow(b *bridge.Batch, c *conn) bool {
 				s.complete(k)
 				continue
 			}
-			switch c.sendOwn(b, f.msg, f.qos, f.retain, true, f.ids, s.window.id(k), pumpBytes) {
+			switch c.sendOwn(b, f.msg, f.qos, f.retain, true, f.ids, s.window.id(k), c.pumpLimit()) {
 			case noRoom:
 				return false
 			case tooLarge:
@@ -262,7 +274,7 @@ func (s *session) pumpQueue(b *bridge.Batch, c *conn) bool {
 // sendQueued sends one message that waited, giving it an identifier where its QoS asks for one; s.mu is held.
 func (s *session) sendQueued(b *bridge.Batch, c *conn, q queued) sendResult {
 	if q.qos == 0 {
-		r := c.sendOwn(b, q.msg, 0, q.retain, false, q.ids, 0, pumpBytes)
+		r := c.sendOwn(b, q.msg, 0, q.retain, false, q.ids, 0, c.pumpLimit())
 		if r == sent {
 			s.srv.counters.MessagesOut[0].Add(1)
 		}
@@ -276,7 +288,7 @@ func (s *session) sendQueued(b *bridge.Batch, c *conn, q queued) sendResult {
 	if s.window.first == 0 {
 		id = 1
 	}
-	r := c.sendOwn(b, q.msg, q.qos, q.retain, false, q.ids, id, pumpBytes)
+	r := c.sendOwn(b, q.msg, q.qos, q.retain, false, q.ids, id, c.pumpLimit())
 	if r == sent {
 		s.window.add(f)
 		s.resend = s.window.n
@@ -290,6 +302,7 @@ func (s *session) sendQueued(b *bridge.Batch, c *conn, q queued) sendResult {
 // pumpRetained streams the retained values of new subscriptions. Each value is read while s.mu is held, so that it is at
 // least as new as every live message that was delivered before. It waits for the queue: what is queued is older.
 func (s *session) pumpRetained(b *bridge.Batch, c *conn) bool {
+	looks := maxLooks
 	for len(s.cursors) > 0 {
 		if !s.queueEmpty() || s.resend < s.window.n {
 			return true
@@ -302,7 +315,10 @@ func (s *session) pumpRetained(b *bridge.Batch, c *conn) bool {
 				r.topic = ""
 				continue
 			}
-		} else if m = r.cursor.Next(); m == nil {
+		} else if m = r.cursor.NextWithin(&looks); m == nil {
+			if looks <= 0 {
+				return false
+			}
 			s.cursors[0] = retainedStream{}
 			if s.cursors = s.cursors[1:]; len(s.cursors) == 0 {
 				s.cursors = nil
@@ -328,6 +344,10 @@ func (s *session) pumpRetained(b *bridge.Batch, c *conn) bool {
 	}
 	return true
 }
+
+// maxLooks bounds how many retained values, sent or not, are looked at while the session is locked: whoever has a message for
+// it waits meanwhile, and a filter may lead past a million values that it does not match.
+const maxLooks = 4096
 
 // release removes what the session holds, hands shared messages that were not acknowledged to other members of their
 // groups, and detaches the client. Called once, when the session ends.
@@ -360,6 +380,8 @@ func (s *session) release(b *bridge.Batch) {
 
 	s.client.Close()
 	for _, q := range give {
-		s.srv.hub.Redeliver(b, q.shared.Filter, q.msg, s.client)
+		s.srv.contain("giving a shared message to another member", func() {
+			s.srv.hub.Redeliver(b, q.shared.Filter, q.msg, s.client)
+		})
 	}
 }

@@ -143,10 +143,6 @@ func publish311() []statement {
 			c.Subscribe(1, "a/+/c", "+//#", "b/#", "$x/#")
 			for _, topic := range []string{"a/b/c", "a//c", "/", "//", "x//y", "b", "b/", "b/c/d", "$x/y"} {
 				c.Send(raw.Publish{Topic: topic, Payload: topic, QoS: 1, ID: 1})
-				if topic == "/" { // matches none
-					c.ExpectAck(raw.PUBACK, 1, 0)
-					continue
-				}
 				p := c.ExpectAll(raw.PUBACK, raw.PUBLISH)[1]
 				wants(t, p, topic, topic, 1, false, false)
 				c.Ack(p)

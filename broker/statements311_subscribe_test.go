@@ -93,6 +93,7 @@ func subscribe311() []statement {
 			c, pub := s.open(as311("a")), s.open(as311("pub"))
 			pub.Publish(raw.Publish{Topic: "a", Payload: "retained", Retain: true})
 			pub.Publish(raw.Publish{Topic: "b", Payload: "retained", Retain: true})
+			pub.Quiet()
 			codes(t, c, []raw.Filter{{Filter: "a", QoS: 2}, {Filter: "b", QoS: 1}, {Filter: "a", QoS: 0}, {Filter: "c/#", QoS: 1}}, 2, 1, 0, 1)
 			got := make(map[string]int)
 			for range 3 {
@@ -136,12 +137,12 @@ func subscribe311() []statement {
 					m := raw.Publish{Topic: "t", Payload: "x", QoS: published, ID: 1}
 					pub.Publish(m)
 					wants(t, c.Deliver(), "t", "x", min(granted, published), false, false)
-					m.Topic, m.Retain = fmt.Sprint("r/", published), true
+					m.Topic, m.Retain = fmt.Sprintf("r/%d/%d", granted, published), true
 					pub.Publish(m)
 				}
-				c.Subscribe(granted, "r/0", "r/1", "r/2")
+				c.Subscribe(granted, fmt.Sprintf("r/%d/0", granted), fmt.Sprintf("r/%d/1", granted), fmt.Sprintf("r/%d/2", granted))
 				for published, p := range delivered(t, c, 3) {
-					wants(t, p, fmt.Sprint("r/", published), "x", min(granted, byte(published)), true, false)
+					wants(t, p, fmt.Sprintf("r/%d/%d", granted, published), "x", min(granted, byte(published)), true, false)
 				}
 				leaves(c)
 				for published := range byte(3) {
@@ -260,6 +261,10 @@ func topics311() []statement {
 				t.Errorf("retained for %s: %q, want %q", filter, got, all)
 			}
 			leaves(c)
+			for _, topic := range topics {
+				pub.Publish(raw.Publish{Topic: topic, Retain: true})
+			}
+			pub.Quiet()
 		}
 	}
 	// refused subscribes to filters that must all be refused, next to one that must not.

@@ -96,7 +96,7 @@ func onFakeClock(t *testing.T, o options, test func(s *fakeClock)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		srv, err := broker.New(broker.Config{Hub: hub, Limits: o.limits})
+		srv, err := broker.New(broker.Config{Hub: hub, Limits: o.limits, Exchanges: o.exchanges})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -39,7 +39,11 @@ func (c *conn) handleSubscribe(b *bridge.Batch, body []byte) error {
 		s := c.session
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.cursors = append(s.cursors, streams...)
+		for i, r := range streams {
+			// What is left of a former one of the same filter is met again by the new one.
+			s.dropStreams(r.sub.Filter)
+			s.cursors = append(s.cursors, streams[i])
+		}
 		s.pump(b)
 	}
 	return nil
@@ -108,9 +112,14 @@ func (c *conn) handleUnsubscribe(b *bridge.Batch, body []byte) error {
 func (s *session) endStreams(sub *bridge.Subscription) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.dropStreams(sub.Filter)
+}
+
+// dropStreams stops the retained values of a filter; s.mu is held.
+func (s *session) dropStreams(f bridge.Filter) {
 	kept := s.cursors[:0]
 	for _, r := range s.cursors {
-		if r.sub.Filter != sub.Filter {
+		if r.sub.Filter != f {
 			kept = append(kept, r)
 		}
 	}

@@ -18,7 +18,7 @@ func (s *Server) publishSys(ctx context.Context) error {
 	var loads loads
 	last := make(map[string]string)
 	for {
-		s.publishChanged(last, &loads)
+		s.contain("publishing $SYS", func() { s.publishChanged(last, &loads) })
 		select {
 		case <-ctx.Done():
 			return nil

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"slices"
 	"sync"
@@ -216,17 +217,23 @@ func takeOverUnderTraffic(t *testing.T, s *server, dial func() *raw.Conn) {
 				}
 			}
 		}
-		c.Subscribe(0, "x")
+		c.Send(raw.Subscribe{ID: 1, Filters: []raw.Filter{{Filter: "x"}}})
+		c.Await(raw.SUBACK)
 		last = c
 	}
 	pub.Drop()
 }
 
-// deliveries counts what a subscriber was given, over all its connections.
+// deliveries are what a subscriber was given, over all its connections.
 type deliveries struct {
-	mu   sync.Mutex
-	seen map[string]int
-	last int // highest number that came without DUP
+	mu     sync.Mutex
+	copies map[string]*copies
+}
+
+// copies are how often one message came.
+type copies struct {
+	firsts int             // without DUP
+	ids    map[uint16]bool // packet identifiers
 }
 
 func TestOfManyConnectionsWithOneClientIDOneSurvivesAndNothingIsLost(t *testing.T) {
@@ -248,7 +255,7 @@ func TestOfManyConnectionsWithOneClientIDOneSurvivesAndNothingIsLost(t *testing.
 					}
 				}
 			})
-			got := deliveries{seen: make(map[string]int), last: -1}
+			got := deliveries{copies: make(map[string]*copies)}
 			var all sync.WaitGroup
 			for range 200 {
 				all.Go(func() { got.take(t, s.Addr, connect) })
@@ -257,37 +264,32 @@ func TestOfManyConnectionsWithOneClientIDOneSurvivesAndNothingIsLost(t *testing.
 			eventually(t, func() error {
 				got.mu.Lock()
 				defer got.mu.Unlock()
-				if len(got.seen) < messages {
-					return fmt.Errorf("%d of %d messages came", len(got.seen), messages)
+				if len(got.copies) < messages {
+					return fmt.Errorf("%d of %d messages came", len(got.copies), messages)
 				}
 				return nil
 			})
-			if n := s.stats().Connections; n != 2 {
-				eventually(t, func() error {
-					if n := s.stats().Connections; n != 2 {
-						return fmt.Errorf("%d connections, want the publisher and one survivor", n)
-					}
-					return nil
-				})
-			}
+			eventually(t, func() error {
+				if n := s.stats().Connections; n != 2 {
+					return fmt.Errorf("%d connections, want the publisher and one survivor", n)
+				}
+				return nil
+			})
 			if n := s.stats().Sessions; n != 2 {
 				t.Errorf("%d sessions, want 2", n)
 			}
 			s.stop()
 			all.Wait()
-			if qos == 2 {
-				for id, n := range got.seen {
-					if n > 1 {
-						t.Errorf("QoS 2 message %s was delivered %d times", id, n)
-					}
+			for payload, c := range got.copies {
+				if c.firsts > 1 || len(c.ids) != 1 {
+					t.Errorf("message %s came %d times as a new one, with identifiers %v", payload, c.firsts, c.ids)
 				}
 			}
 		})
 	}
 }
 
-// take connects, acknowledges what it is given, and goes on until somebody takes over. QoS 2 messages are counted when they
-// are released, as a client does that must not deliver twice: by identifier, across connections.
+// take connects, acknowledges what it is given, and goes on until somebody takes over.
 func (d *deliveries) take(t *testing.T, addr string, connect raw.Connect) {
 	nc, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -303,26 +305,141 @@ func (d *deliveries) take(t *testing.T, addr string, connect raw.Connect) {
 			return
 		}
 		switch {
+		case p.Type == raw.PUBLISH && p.QoS == 2:
+			d.add(p)
+			nc.Write(raw.Pubrec{ID: p.ID}.Encode(nil, raw.V5))
 		case p.Type == raw.PUBLISH:
-			d.publish(t, p)
-			if p.QoS == 2 {
-				nc.Write(raw.Pubrec{ID: p.ID}.Encode(nil, raw.V5))
-			} else {
-				nc.Write(raw.Puback{ID: p.ID}.Encode(nil, raw.V5))
-			}
+			d.add(p)
+			nc.Write(raw.Puback{ID: p.ID}.Encode(nil, raw.V5))
 		case p.Type == raw.PUBREL:
 			nc.Write(raw.Pubcomp{ID: p.ID}.Encode(nil, raw.V5))
 		}
 	}
 }
 
-// publish counts a message. One without DUP is new, so it must be the next: what was published later cannot come earlier.
-func (d *deliveries) publish(t *testing.T, p raw.Packet) {
+func (d *deliveries) add(p raw.Packet) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if p.Dup {
-		return // counted when it came first, or it was lost with the connection and comes again
+	c := d.copies[p.Text()]
+	if c == nil {
+		c = &copies{ids: make(map[uint16]bool)}
+		d.copies[p.Text()] = c
 	}
-	_ = t
-	d.seen[p.Text()]++
+	c.ids[p.ID] = true
+	if !p.Dup {
+		c.firsts++
+	}
+}
+
+// resumption plays a client that comes back again and again while messages are published to it, at random places of the
+// protocol, without saying goodbye. It handles only what the present connection brings, as a real client does, and must be
+// given every message, in order, and at QoS 2 once.
+type resumption struct {
+	t        *testing.T
+	s        *server
+	connect  raw.Connect
+	qos      byte
+	rng      *mathrand.Rand
+	next     int             // number of the message that is due
+	received map[uint16]bool // QoS 2: identifiers received and not released
+	again    int             // QoS 1: number up to which messages may come again, with DUP
+}
+
+// run connects, goes through up to steps packets, and leaves the connection to the next take-over.
+func (r *resumption) run(steps int) {
+	c, connack := raw.Open(r.t, r.s.Addr, r.connect)
+	if !connack.SessionPresent {
+		r.t.Fatal("the session is gone")
+	}
+	due := -1 // number of the last resent message: resends come first and in order
+	fresh := false
+	for range steps {
+		p, err := c.Next(time.Now().Add(5 * time.Second))
+		if err != nil {
+			r.t.Fatalf("waiting for message %d: %v", r.next, err)
+		}
+		if p.Type == raw.PUBREL {
+			delete(r.received, p.ID)
+			if r.rng.IntN(4) > 0 {
+				c.Ack(p)
+			}
+			continue
+		}
+		var n int
+		fmt.Sscan(p.Text(), &n)
+		switch {
+		case p.Type != raw.PUBLISH || p.QoS != r.qos:
+			r.t.Fatalf("got %s", p)
+		case p.Dup && fresh, p.Dup && n <= due:
+			r.t.Fatalf("message %d came again behind a later one", n)
+		case p.Dup && r.qos == 2 && r.received[p.ID]:
+		case p.Dup && n < r.next && r.qos == 1:
+		case n != r.next:
+			r.t.Fatalf("message %d came, want %d: %s", n, r.next, p)
+		case r.qos == 2 && r.received[p.ID]:
+			r.t.Fatalf("identifier %d was given to message %d before it was released", p.ID, n)
+		default:
+			r.next++
+		}
+		if p.Dup {
+			due = n
+		} else {
+			fresh = true
+		}
+		if r.qos == 2 {
+			r.received[p.ID] = true
+		}
+		if r.rng.IntN(4) > 0 {
+			c.Ack(p)
+		}
+		if r.next == r.again {
+			return
+		}
+	}
+	if r.rng.IntN(2) == 0 {
+		c.Reset() // or the connection is still there when the next one comes
+	}
+}
+
+func TestAClientThatComesBackAgainAndAgainLosesNothingAndKeepsTheOrder(t *testing.T) {
+	for _, qos := range []byte{1, 2} {
+		for _, maximum := range []uint32{1, 3, 100} {
+			for _, aliases := range []uint32{0, 2} {
+				t.Run(fmt.Sprintf("QoS %d, Receive Maximum %d, %d aliases", qos, maximum, aliases), func(t *testing.T) {
+					t.Parallel()
+					s := start(t, options{})
+					const messages = 300
+					r := &resumption{
+						t: t, s: s, qos: qos, rng: mathrand.New(mathrand.NewPCG(uint64(qos), uint64(maximum))), received: make(map[uint16]bool),
+						connect: raw.Connect{ClientID: "subscriber", Props: raw.Props{
+							raw.SessionExpiry.Int(100), raw.ReceiveMaximum.Int(maximum), raw.TopicAliasMaximum.Int(aliases),
+						}},
+						again: messages,
+					}
+					first := s.open(r.connect)
+					first.Subscribe(qos, "x/#")
+					pub := s.open(raw.Connect{ClientID: "publisher", Clean: true})
+					var published sync.WaitGroup
+					published.Go(func() {
+						for i := range messages {
+							pub.Send(raw.Publish{Topic: "x/y", Payload: fmt.Sprint(i), QoS: 2, ID: uint16(i + 1)})
+							if p, err := pub.Next(time.Now().Add(10 * time.Second)); err != nil || p.Type != raw.PUBREC {
+								t.Errorf("publish %d: got %s, %v", i, p, err)
+								return
+							}
+							pub.Send(raw.Pubrel{ID: uint16(i + 1)})
+							if p, err := pub.Next(time.Now().Add(10 * time.Second)); err != nil || p.Type != raw.PUBCOMP {
+								t.Errorf("publish %d: got %s, %v", i, p, err)
+								return
+							}
+						}
+					})
+					defer published.Wait()
+					for r.next < messages {
+						r.run(1 + r.rng.IntN(12))
+					}
+				})
+			}
+		}
+	}
 }

@@ -19,7 +19,9 @@ func (w *will) publish(srv *Server, client *bridge.Client) {
 	if w.expiry != 0 {
 		m.Expires = time.Now().Add(time.Duration(w.expiry) * time.Second).UnixNano()
 	}
-	if err := client.PublishNow(&m); err != nil {
-		srv.log.Debug("will refused", "client", client.ID(), "topic", string(m.Topic), "reason", bridge.ReasonOf(err))
-	}
+	srv.contain("sending a will", func() {
+		if err := client.PublishNow(&m); err != nil {
+			srv.log.Debug("will refused", "client", client.ID(), "topic", string(m.Topic), "reason", bridge.ReasonOf(err))
+		}
+	})
 }

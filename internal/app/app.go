@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -231,6 +230,3 @@ func (a *App) told(err error) {
 		a.log.Warn("telling the service manager failed", "error", err)
 	}
 }
-
-// Socket is the name of the admin socket.
-func (c *Config) Socket() string { return filepath.Join(string(c.Gateway.Data), ops.SocketName) }

@@ -9,6 +9,7 @@ import (
 	"reflect"
 
 	"github.com/isthmus-iot/isthmus/internal/access"
+	"github.com/isthmus-iot/isthmus/internal/ops"
 )
 
 // maxFile bounds a configuration file.
@@ -17,6 +18,25 @@ const maxFile = 1 << 20
 // Load reads a configuration file, or is Default for the empty name. An error of type [Problems] says where the file is
 // wrong and lists everything that is.
 func Load(name string) (*Config, error) {
+	c, err := load(name)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Socket is the name of the admin socket of the gateway that runs with a configuration file. A file that has mistakes will do,
+// as it may have them since the gateway has read it.
+func Socket(name string) (string, error) {
+	c, err := load(name)
+	if c == nil {
+		return "", err
+	}
+	return filepath.Join(string(c.Gateway.Data), ops.SocketName), nil
+}
+
+// load is Load that returns what it could read, if it could, besides Problems.
+func load(name string) (*Config, error) {
 	if name == "" {
 		c := Default()
 		c.resolve("")
@@ -37,11 +57,20 @@ func Load(name string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", err)
 	}
-	return Parse(name, text)
+	return parse(name, text)
 }
 
 // Parse reads a configuration from its text. The name is for messages and for relative paths.
 func Parse(name string, text []byte) (*Config, error) {
+	c, err := parse(name, text)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// parse is Parse that returns what it could read besides Problems; nil where the text is not YAML.
+func parse(name string, text []byte) (*Config, error) {
 	root, problem := parseYAML(text)
 	if problem != nil {
 		return nil, Problems{problem}.asError(name, string(text))
@@ -53,10 +82,7 @@ func Parse(name string, text []byte) (*Config, error) {
 	c.resolve(d.dir)
 	v := validator{c, d}
 	v.validate()
-	if err := d.problems.asError(name, string(text)); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return c, d.problems.asError(name, string(text))
 }
 
 // resolve makes every relative name of a file one that begins at dir, and settles what depends on several keys.

@@ -65,11 +65,11 @@ func (e *Env) printJSON(v any) error {
 
 // running makes a client for the gateway that runs with a configuration file, or without one in this directory.
 func running(file string) (*ops.Client, error) {
-	c, err := app.Load(file)
+	socket, err := app.Socket(file)
 	if err != nil {
 		return nil, err
 	}
-	return ops.NewClient(c.Socket()), nil
+	return ops.NewClient(socket), nil
 }
 
 // program is how the user calls this program, for commands to copy.
