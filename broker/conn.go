@@ -99,7 +99,7 @@ func (c *conn) packet(b *bridge.Batch, w *workspace, first byte, body []byte) er
 	if kind == tPublish {
 		return c.handlePublish(b, w, first, body)
 	}
-	if err := checkFlags(first); err != nil {
+	if err := checkFlags(first, c.version); err != nil {
 		return err
 	}
 	switch kind {
@@ -132,7 +132,7 @@ func (c *conn) packet(b *bridge.Batch, w *workspace, first byte, body []byte) er
 
 // packetBefore handles a packet before CONNECT was accepted (MQTT-3.1.0-1).
 func (c *conn) packetBefore(b *bridge.Batch, w *workspace, first byte, body []byte) error {
-	if err := checkFlags(first); err != nil {
+	if err := checkFlags(first, c.version); err != nil {
 		return err
 	}
 	switch {
@@ -146,12 +146,16 @@ func (c *conn) packetBefore(b *bridge.Batch, w *workspace, first byte, body []by
 	return protocolError("first packet is not CONNECT")
 }
 
-// checkFlags checks the reserved flags of all packets but PUBLISH (MQTT-2.1.3-1).
-func checkFlags(first byte) error {
+// checkFlags checks the reserved flags of all packets but PUBLISH (MQTT-2.1.3-1). MQTT 3.1 knows DUP also on the other packets
+// that are answered (its section 2.1), and its clients set it where they send PUBREL again.
+func checkFlags(first, version byte) error {
 	want := byte(0)
 	switch first >> 4 {
 	case tPubrel, tSubscribe, tUnsubscribe:
 		want = 2
+		if version == 3 {
+			first &^= 8
+		}
 	case tPublish:
 		return nil
 	}

@@ -38,6 +38,9 @@ func decodeConnect(body []byte, l *Limits, now int64) (*connectPacket, error) {
 	if err != nil {
 		return nil, err
 	}
+	if version == 3 {
+		body = withoutMissing(body)
+	}
 	if err := checkConnect(body, version, l); err != nil {
 		return nil, err
 	}
@@ -110,6 +113,37 @@ func connectVersion(body []byte) (version byte, isBridge bool, err error) {
 		return 5, false, &violation{codeUnsupportedVersion, "protocol version is not supported"}
 	}
 	return 0, false, protocolError("protocol name is not MQTT")
+}
+
+// withoutMissing clears the flags of a user name and a password that are not there: in MQTT 3.1 that is no error (section
+// 3.1), because clients of older versions did so.
+func withoutMissing(body []byte) []byte {
+	r := reader{p: body}
+	name := r.bytes()
+	r.byte()
+	flags := r.byte()
+	r.uint16()
+	r.bytes()
+	if flags&4 != 0 {
+		r.bytes()
+		r.bytes()
+	}
+	kept := flags
+	switch {
+	case r.err != nil || flags&0x80 == 0:
+	case len(r.p) == 0:
+		kept &^= 0xC0
+	default:
+		if r.bytes(); r.err == nil && len(r.p) == 0 {
+			kept &^= 0x40
+		}
+	}
+	if kept == flags {
+		return body
+	}
+	body = bytes.Clone(body)
+	body[2+len(name)+1] = kept
+	return body
 }
 
 // checkConnect checks what the codec lets pass (MQTT 5 section 3.1).

@@ -226,13 +226,19 @@ func (p *poller) watch(c *conn) {
 		s.place = len(p.conns)
 		p.conns = append(p.conns, c)
 	}
+	if err := p.ask(s, syscall.EPOLL_CTL_ADD, 0); err != nil {
+		p.part(c, err)
+	}
+}
+
+// ask says what of a socket is to be heard: that it can be read, and extra. That it can be written is asked for only while
+// somebody waits for it: it would come along with every other event.
+func (p *poller) ask(s *socket, op int, extra uint32) error {
 	event := syscall.EpollEvent{
-		Events: syscall.EPOLLIN | syscall.EPOLLOUT | syscall.EPOLLRDHUP | edgeTriggered,
+		Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | edgeTriggered | extra,
 		Fd:     int32(s.place), Pad: int32(s.fd),
 	}
-	if err := syscall.EpollCtl(p.epoll, syscall.EPOLL_CTL_ADD, s.fd, &event); err != nil {
-		p.part(c, os.NewSyscallError("epoll_ctl", err))
-	}
+	return os.NewSyscallError("epoll_ctl", syscall.EpollCtl(p.epoll, op, s.fd, &event))
 }
 
 // edgeTriggered is syscall.EPOLLET, which has the wrong sign there.
@@ -440,6 +446,7 @@ func (s *Server) adopt(c *conn) bool {
 		return false
 	}
 	c.socket, c.nc = sock, sock
+	sock.listen = func(extra uint32) error { return c.poller.ask(sock, syscall.EPOLL_CTL_MOD, extra) }
 	sock.hurry = func() { c.poller.post(letter{c, look, nil}) }
 	c.poller = s.polling.pollers[s.polling.next%len(s.polling.pollers)]
 	s.polling.next++

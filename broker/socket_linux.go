@@ -17,8 +17,9 @@ type socket struct {
 	local, remote net.Addr
 	deadline      atomic.Int64 // for reading, Unix nanoseconds; 0: none. The poller looks at it once a second
 	writeDeadline atomic.Int64
-	hurry         func()        // asks the poller to look at a deadline that has passed
-	writable      chan struct{} // the poller's word that a full socket has room again; buffered
+	listen        func(extra uint32) error // asks the poller for more events
+	hurry         func()                   // asks the poller to look at a deadline that has passed
+	writable      chan struct{}            // the poller's word that a full socket has room again; buffered
 
 	// for the poller's goroutine, or whom it has lent the connection to
 	place  int // in the poller's table
@@ -102,6 +103,7 @@ func (s *socket) try(p []byte) (int, error) {
 
 // Write blocks until everything is written or the write deadline passes.
 func (s *socket) Write(p []byte) (n int, err error) {
+	defer s.listen(0)
 	for {
 		k, err := s.try(p[n:])
 		n += k
@@ -110,6 +112,9 @@ func (s *socket) Write(p []byte) (n int, err error) {
 		}
 		if k > 0 {
 			continue
+		}
+		if err := s.listen(syscall.EPOLLOUT); err != nil {
+			return n, err
 		}
 		wait := time.NewTimer(time.Until(time.Unix(0, s.writeDeadline.Load())))
 		select {

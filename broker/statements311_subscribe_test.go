@@ -94,14 +94,14 @@ func subscribe311() []statement {
 			pub.Publish(raw.Publish{Topic: "a", Payload: "retained", Retain: true})
 			pub.Publish(raw.Publish{Topic: "b", Payload: "retained", Retain: true})
 			pub.Quiet()
-			codes(t, c, []raw.Filter{{Filter: "a", QoS: 2}, {Filter: "b", QoS: 1}, {Filter: "a", QoS: 0}, {Filter: "c/#", QoS: 1}}, 2, 1, 0, 1)
+			codes(t, c, []raw.Filter{{Filter: "a", QoS: 2}, {Filter: "b", QoS: 1}, {Filter: "a", QoS: 0}, {Filter: "c/#", QoS: 1}, {Filter: "+"}}, 2, 1, 0, 1, 0)
 			got := make(map[string]int)
-			for range 3 {
-				p := c.Deliver()
+			c.Send(raw.Pingreq{})
+			for p := c.Read(); p.Type != raw.PINGRESP; p = c.Read() {
 				wants(t, p, p.Topic, "retained", 0, true, false)
 				got[p.Topic]++
 			}
-			if got["a"] != 2 || got["b"] != 1 {
+			if got["a"] < 2 || got["b"] != 2 { // for each filter; one for both "a" is enough, as they are at the same time
 				t.Errorf("retained messages: %v", got)
 			}
 			pub.Publish(raw.Publish{Topic: "a", Payload: "x", QoS: 2, ID: 1})

@@ -23,7 +23,10 @@ func (c *conn) handleSubscribe(b *bridge.Batch, body []byte) error {
 			text = err.Error()
 			c.log.Debug("subscribe refused", "client", c.session.id, "topic", f.filter, "reason", err)
 		}
-		if c.version != 5 && code >= codeUnspecified {
+		switch {
+		case c.version == 3 && code == codeNotAuthorized:
+			code = byte(f.options.QoS) // 3.1 has no word for it and asks for a positive answer (section 3.8)
+		case c.version != 5 && code >= codeUnspecified:
 			code = codeUnspecified // MQTT-3.9.3-2 of 3.1.1
 		}
 		codes[i] = code

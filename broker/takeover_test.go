@@ -342,7 +342,7 @@ type resumption struct {
 	rng      *mathrand.Rand
 	next     int             // number of the message that is due
 	received map[uint16]bool // QoS 2: identifiers received and not released
-	again    int             // QoS 1: number up to which messages may come again, with DUP
+	messages int             // that will be published
 }
 
 // run connects, goes through up to steps packets, and leaves the connection to the next take-over.
@@ -353,7 +353,11 @@ func (r *resumption) run(steps int) {
 	}
 	due := -1 // number of the last resent message: resends come first and in order
 	fresh := false
+	maximum, owed := int(r.connect.Props.Int(raw.ReceiveMaximum)), 0
 	for range steps {
+		if owed == maximum || r.next == r.messages {
+			return // nothing more may come
+		}
 		p, err := c.Next(time.Now().Add(5 * time.Second))
 		if err != nil {
 			r.t.Fatalf("waiting for message %d: %v", r.next, err)
@@ -362,6 +366,8 @@ func (r *resumption) run(steps int) {
 			delete(r.received, p.ID)
 			if r.rng.IntN(4) > 0 {
 				c.Ack(p)
+			} else {
+				owed++
 			}
 			continue
 		}
@@ -391,9 +397,8 @@ func (r *resumption) run(steps int) {
 		}
 		if r.rng.IntN(4) > 0 {
 			c.Ack(p)
-		}
-		if r.next == r.again {
-			return
+		} else {
+			owed++
 		}
 	}
 	if r.rng.IntN(2) == 0 {
@@ -414,7 +419,7 @@ func TestAClientThatComesBackAgainAndAgainLosesNothingAndKeepsTheOrder(t *testin
 						connect: raw.Connect{ClientID: "subscriber", Props: raw.Props{
 							raw.SessionExpiry.Int(100), raw.ReceiveMaximum.Int(maximum), raw.TopicAliasMaximum.Int(aliases),
 						}},
-						again: messages,
+						messages: messages,
 					}
 					first := s.open(r.connect)
 					first.Subscribe(qos, "x/#")
