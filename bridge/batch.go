@@ -145,7 +145,7 @@ func (b *Batch) route(from *Client, m *Message) {
 				b.drop(s.owner.counters, DropNotAuthorized)
 				continue
 			}
-			b.give(s, m, false)
+			b.give(s, m, anybody)
 		}
 	} else if len(b.sets) > 1 {
 		b.routeOverlapping(from, m)
@@ -160,10 +160,10 @@ func (b *Batch) route(from *Client, m *Message) {
 }
 
 // give hands m to one subscription's sink and reports whether it took responsibility.
-func (b *Batch) give(s *Subscription, m *Message, liveOnly bool) bool {
+func (b *Batch) give(s *Subscription, m *Message, w want) bool {
 	d := &b.delivery
 	d.Message, d.Subscription, d.QoS = m, s, min(m.QoS, s.Options.QoS)
-	d.LiveOnly, d.member = liveOnly, s.group != nil
+	d.LiveOnly, d.Connected, d.member = w == ready, w == connected, s.group != nil
 	d.Retain = m.Retain && s.Options.RetainAsPublished
 	d.Identifiers = nil
 	if s.Options.Identifier != 0 {

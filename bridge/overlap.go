@@ -143,7 +143,7 @@ func (b *Batch) routeOverlapping(from *Client, m *Message) {
 			continue
 		}
 		d.Message, d.Subscription, d.QoS, d.Retain = m, x.sub, x.qos, x.retain
-		d.LiveOnly, d.member = false, false
+		d.LiveOnly, d.Connected, d.member = false, false, false
 		d.Identifiers = o.identifiers(x)
 		b.hand(d)
 	}

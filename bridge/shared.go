@@ -30,28 +30,40 @@ func newGroup(f Filter) *group {
 	return g
 }
 
-// deliver gives m to one member: to the next that is connected and has room; if there is none, to the next that will queue
-// it. except is passed over (it just gave the message back).
+// want is which members are asked.
+type want uint8
+
+const (
+	ready     want = iota // connected, with room
+	connected             // connected, and will queue it
+	anybody               // will queue it
+)
+
+// deliver gives m to one member: to the next that is connected and has room; if there is none, to the next that is connected
+// and will queue it; only then to one that is offline. except is passed over (it just gave the message back).
 func (g *group) deliver(b *Batch, m *Message, except *Client) {
 	members := g.members.places()
 	if len(members) == 0 && except == nil {
 		return // the group is just being made or ending: nobody is subscribed
 	}
 	start := g.first(b.hub, m, members)
-	if !g.offer(b, m, except, members, start, true) && !g.offer(b, m, except, members, start, false) {
-		b.drop(b.counters, DropNoMember)
+	for w := ready; w <= anybody; w++ {
+		if g.offer(b, m, except, members, start, w) {
+			return
+		}
 	}
+	b.drop(b.counters, DropNoMember)
 }
 
 // offer asks the members one after the other, beginning with start, until one takes m.
-func (g *group) offer(b *Batch, m *Message, except *Client, members []place, start uint32, live bool) bool {
+func (g *group) offer(b *Batch, m *Message, except *Client, members []place, start uint32, w want) bool {
 	mask := uint32(len(members) - 1)
 	for i := range uint32(len(members)) {
 		s := members[(start+i)&mask].Load()
 		if s == nil || s.owner == except || !s.covered() && !s.mayRead(m.Topic) {
 			continue
 		}
-		if b.give(s, m, live) {
+		if b.give(s, m, w) {
 			if i != 0 {
 				// The turn of those passed over is over, or the one after them would have theirs and its own.
 				g.turn.Add(i)

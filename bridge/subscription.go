@@ -56,7 +56,7 @@ type Outcome uint8
 const (
 	Delivered Outcome = iota // on its way to a connected peer
 	Queued                   // kept for later
-	NotNow                   // no room or nobody connected; only where Delivery.LiveOnly asks
+	NotNow                   // no room or nobody connected; only where Delivery.LiveOnly or Connected asks
 	Dropped                  // refused for good; the sink has counted why with Delivery.Drop
 )
 
@@ -104,7 +104,8 @@ type Delivery struct {
 	Retain       bool          // the RETAIN flag to show
 	Identifiers  []uint32      // of all matching subscriptions (MQTT-3.3.4-3, MQTT-3.3.4-4)
 	Batch        *Batch        // where to register for the flush
-	LiveOnly     bool          // answer NotNow rather than queueing for an offline client or dropping
+	LiveOnly     bool          // answer NotNow rather than queueing or dropping
+	Connected    bool          // answer NotNow rather than queueing for an offline client
 
 	member bool // of a shared group: if this one drops it, another one may take it
 }

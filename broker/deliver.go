@@ -144,19 +144,19 @@ func (c *conn) sendOwn(b *bridge.Batch, m *bridge.Message, qos bridge.QoS, retai
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	topic, alias := string(m.Topic), uint16(0)
-	if c.aliasesOut != nil {
+	if c.aliasesOut != nil && len(topic) > aliasSize {
 		known := false
 		if alias, known = c.aliasesOut.use(topic); known {
 			topic = ""
 		}
 		if alias != 0 {
-			props += 3
+			props += aliasSize
 		}
 	}
 	n := publishSize(m, topic, v5, qos > 0, props)
 	if alias != 0 && topic != "" && c.maxPacket != 0 && n > c.maxPacket { // the topic and a new alias are longer than the topic
 		c.aliasesOut.forget(topic)
-		alias, props = 0, props-3
+		alias, props = 0, props-aliasSize
 		n = publishSize(m, topic, v5, qos > 0, props)
 	}
 	if c.maxPacket != 0 && n > c.maxPacket {
@@ -178,6 +178,9 @@ func (c *conn) sendOwn(b *bridge.Batch, m *bridge.Message, qos bridge.QoS, retai
 	o.end(p)
 	return sent
 }
+
+// aliasSize is what a topic alias takes in a packet: nothing is gained by one for a topic that is not longer.
+const aliasSize = 3
 
 func publishSize(m *bridge.Message, topic string, v5, withID bool, props int) int {
 	n := 2 + len(topic) + len(m.Payload)

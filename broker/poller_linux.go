@@ -41,6 +41,7 @@ type poller struct {
 	free  []int
 	more  []*conn // have more to read than their share of a round
 	swept time.Time
+	pace  moderation
 }
 
 // letter asks the poller to do something with a connection.
@@ -48,6 +49,7 @@ type letter struct {
 	conn *conn
 	what errand
 	err  error
+	more bool // resume: there is more to read
 }
 
 type errand uint8
@@ -66,6 +68,7 @@ const (
 	lent                 // a goroutine has it, or it is paused
 	parting              // ended; what comes is thrown away
 	finished             // ended and nobody needs the descriptor any more
+	released             // and it is given back: a letter about it comes too late
 )
 
 // What one connection may read in a round, and how many connections a round may have.
@@ -102,23 +105,28 @@ func newPoller(s *Server) (*poller, error) {
 // post puts a letter into the inbox. It may be called from any goroutine.
 func (p *poller) post(l letter) {
 	p.mu.Lock()
-	p.inbox = append(p.inbox, l)
-	ring := !p.rung
-	p.rung = true
-	p.mu.Unlock()
-	if ring {
-		p.ring()
+	defer p.mu.Unlock()
+	if p.stop {
+		return // no connection is left that it could be about
 	}
+	p.inbox = append(p.inbox, l)
+	p.ring()
 }
 
-func (p *poller) ring() { syscall.Write(p.bell, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
+// ring wakes the poller; p.mu is held, so that the descriptor is not closed meanwhile.
+func (p *poller) ring() {
+	if !p.rung {
+		p.rung = true
+		syscall.Write(p.bell, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	}
+}
 
 // end stops the poller, which has no connection any more, and waits for its goroutine.
 func (p *poller) end() {
 	p.mu.Lock()
 	p.stop = true
-	p.mu.Unlock()
 	p.ring()
+	p.mu.Unlock()
 	<-p.ended
 }
 
@@ -129,6 +137,9 @@ func (p *poller) run() {
 	events := make([]syscall.EpollEvent, eventsPerRound)
 	p.sweepAgain(time.Now())
 	for {
+		if len(p.more) == 0 {
+			p.pace.pause()
+		}
 		n := p.wait(events)
 		if p.round(events[:n]) {
 			return
@@ -173,7 +184,8 @@ func (p *poller) round(events []syscall.EpollEvent) (stop bool) {
 			p.readable(b, w, c)
 		}
 	}
-	if now := time.Unix(0, b.Now); now.Sub(p.swept) >= sweepInterval {
+	// The clock that nobody sets: b.Now may jump, and this would spin until it is where it was.
+	if now := time.Now(); now.Sub(p.swept) >= sweepInterval {
 		p.sweepAgain(now)
 		p.sweep(b, now)
 	}
@@ -199,7 +211,7 @@ func (p *poller) open(b *bridge.Batch, w *workspace) (stop bool) {
 				continue
 			}
 			s.state = reading
-			if s.again { // something came meanwhile
+			if s.again || l.more { // something came meanwhile
 				s.again = false
 				p.readable(b, w, l.conn)
 			}
@@ -284,7 +296,7 @@ func (p *poller) lend(c *conn) {
 	err := p.read(b, w, c, readsOnLoan)
 	giveWorkspace(w)
 	b.End()
-	p.post(letter{c, resume, err})
+	p.post(letter{conn: c, what: resume, err: err, more: c.phase == connected})
 }
 
 // read reads up to times from the socket and handles what came; where the connection is lent it goes on until there is
@@ -323,6 +335,8 @@ func (p *poller) readUncontained(b *bridge.Batch, w *workspace, c *conn, times i
 		case wait != nil:
 			p.pause(c, wait)
 			return nil
+		case s.state == lent && c.phase == connected:
+			return nil // the poller goes on
 		case s.state == reading && n < len(free) && !s.hup:
 			return nil // the socket is empty, and the kernel will say when it is not
 		}
@@ -345,7 +359,7 @@ func (p *poller) later(c *conn) {
 // pause stops reading from a connection until wait returns.
 func (p *poller) pause(c *conn, wait func() error) {
 	c.socket.state, c.socket.again = lent, true
-	go func() { p.post(letter{c, resume, wait()}) }()
+	go func() { p.post(letter{conn: c, what: resume, err: wait()}) }()
 }
 
 // part ends a connection: what is to be said and left happens in a goroutine of its own, because it may wait for others.
@@ -356,7 +370,7 @@ func (p *poller) part(c *conn, err error) {
 	s.linger = time.Now().Add(lingerTime)
 	go func() {
 		c.end(err)
-		p.post(letter{c, discard, nil})
+		p.post(letter{conn: c, what: discard})
 	}()
 }
 
@@ -382,6 +396,7 @@ func (p *poller) throwAway(w *workspace, c *conn) {
 // release forgets a connection.
 func (p *poller) release(c *conn) {
 	s := c.socket
+	s.state = released
 	c.out.close()
 	syscall.EpollCtl(p.epoll, syscall.EPOLL_CTL_DEL, s.fd, &syscall.EpollEvent{})
 	p.conns[s.place] = nil
@@ -447,14 +462,14 @@ func (s *Server) adopt(c *conn) bool {
 	}
 	c.socket, c.nc = sock, sock
 	sock.listen = func(extra uint32) error { return c.poller.ask(sock, syscall.EPOLL_CTL_MOD, extra) }
-	sock.hurry = func() { c.poller.post(letter{c, look, nil}) }
+	sock.hurry = func() { c.poller.post(letter{conn: c, what: look}) }
 	c.poller = s.polling.pollers[s.polling.next%len(s.polling.pollers)]
 	s.polling.next++
 	return true
 }
 
 // watched begins to serve a connection that adopt took.
-func (c *conn) watched() { c.poller.post(letter{c, watch, nil}) }
+func (c *conn) watched() { c.poller.post(letter{conn: c, what: watch}) }
 
 // endPolling ends the pollers, which have no connection any more.
 func (s *Server) endPolling() {

@@ -107,6 +107,9 @@ func (c *conn) resolveAlias(m *bridge.Message, pk *publishPacket) error {
 		return nil
 	}
 	if len(m.Topic) > c.srv.hub.Limits().TopicBytes {
+		if i < len(c.aliasesIn) {
+			c.aliasesIn[i] = "" // what follows is not meant for the topic that it had
+		}
 		return nil // it will be refused; it is not worth remembering
 	}
 	if !wellFormed(string(m.Topic)) {

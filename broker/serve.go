@@ -128,6 +128,9 @@ func (c *conn) handleAlone(w *workspace, p []byte) (rest []byte, err error) {
 			return nil, err
 		}
 	}
+	if c.out.ending() {
+		return nil, errStopped // however much more the client has to say
+	}
 	return p[used:], nil
 }
 

@@ -81,7 +81,7 @@ func (s *session) Deliver(d *bridge.Delivery) bridge.Outcome {
 		}
 	}
 	switch {
-	case d.LiveOnly:
+	case d.LiveOnly, d.Connected && c == nil:
 		return bridge.NotNow
 	case s.ended: // the publisher found the subscription before it was removed
 		return d.Drop(bridge.DropSessionEnded)
@@ -90,7 +90,7 @@ func (s *session) Deliver(d *bridge.Delivery) bridge.Outcome {
 }
 
 func offlineQoS0(d *bridge.Delivery) bridge.Outcome {
-	if d.LiveOnly {
+	if d.LiveOnly || d.Connected {
 		return bridge.NotNow
 	}
 	return d.Drop(bridge.DropOffline)

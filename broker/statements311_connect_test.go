@@ -350,6 +350,23 @@ func sessions311() []statement {
 			c = s.resume("a", false)
 			pub.Publish(raw.Publish{Topic: "u", Payload: "live", QoS: 1, ID: 1})
 			c.Quiet()
+			// The same where the older connection is still there.
+			for _, clean := range []bool{true, false} {
+				older := s.open(as311("b"))
+				older.Subscribe(1, "u")
+				c, ack := raw.Open(t, s.Addr, raw.Connect{Version: raw.V311, ClientID: "b", Clean: clean})
+				older.ExpectClosed()
+				if ack.SessionPresent {
+					t.Error("session present after one with clean session 1")
+				}
+				pub.Publish(raw.Publish{Topic: "u", Payload: "live", QoS: 1, ID: 1})
+				c.Quiet()
+				c.Subscribe(1, "v")
+				pub.Publish(raw.Publish{Topic: "v", Payload: "live", QoS: 1, ID: 1})
+				wants(t, c.Deliver(), "v", "live", 1, false, false)
+				leaves(c)
+				s.gone("b")
+			}
 		}),
 		of311("3.1.2-7", "a retained message outlives the session of its publisher", func(t *testing.T) {
 			s := start(t, options{})

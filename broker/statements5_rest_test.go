@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -17,7 +18,7 @@ func statements5Rest() []statement {
 
 // notCovered5 are the statements of MQTT 5 without a test.
 func notCovered5() map[string]string {
-	m := make(map[string]string)
+	m := maps.Clone(notCovered5Connect())
 	for id, why := range map[string]string{
 		"MQTT-3.15.2-2": "outside: the server gives no reason string with AUTH, so none can make it too large",
 		"MQTT-3.15.2-3": "outside: the server gives no user property with AUTH, so none can make it too large",

@@ -385,10 +385,10 @@ func aliasesWithinMaximum(t *testing.T) {
 	s := start(t, options{limits: broker.Limits{TopicAliasesOut: 3}})
 	for _, max := range []uint32{1, 2, 3, 65535} {
 		c := s.open(raw.Connect{ClientID: "c", Clean: true, Props: raw.Props{raw.TopicAliasMaximum.Int(max)}})
-		c.Subscribe(1, "+")
+		c.Subscribe(1, "topic/+")
 		known := make(map[uint32]string)
 		for i := range 12 {
-			topic := fmt.Sprint(i % 4)
+			topic := fmt.Sprint("topic/", i%4)
 			c.Send(raw.Publish{Topic: topic, QoS: byte(i % 2), ID: 1})
 			if i%2 == 1 {
 				c.ExpectAll(raw.PUBACK, raw.PUBLISH)

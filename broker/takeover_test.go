@@ -91,6 +91,7 @@ func dialTLS(t testing.TB, s *server) *raw.Conn {
 }
 
 func TestAWriteErrorWhileTheReaderIsAtWorkEndsTheConnection(t *testing.T) {
+	t.Parallel()
 	access := newHeld()
 	s := start(t, options{access: access})
 	c := s.open(raw.Connect{ClientID: "reset", Clean: true, Props: raw.Props{raw.SessionExpiry.Int(100)}})
@@ -112,6 +113,7 @@ func TestAWriteErrorWhileTheReaderIsAtWorkEndsTheConnection(t *testing.T) {
 }
 
 func TestTwoClientsThatBreakWhileEachWritesToTheOtherDoNotLockUp(t *testing.T) {
+	t.Parallel()
 	access := newHeld()
 	s := start(t, options{access: access})
 	a := s.open(raw.Connect{ClientID: "a", Clean: true})
@@ -134,6 +136,7 @@ func TestTwoClientsThatBreakWhileEachWritesToTheOtherDoNotLockUp(t *testing.T) {
 }
 
 func TestAClientThatNeverStopsSendingIsTakenOverAtOnce(t *testing.T) {
+	t.Parallel()
 	s := start(t, options{hub: bridge.Limits{MessagesPerSecond: 1000}}) // so slow that the socket is never empty
 	c := s.open(raw.Connect{ClientID: "busy", Clean: true})
 	ended := flood(c, burst(1000, raw.Publish{Topic: "x", Payload: "some bytes"}))
@@ -149,6 +152,7 @@ func TestAClientThatNeverStopsSendingIsTakenOverAtOnce(t *testing.T) {
 }
 
 func TestAClientThatNeverStopsSendingIsSentAwayWhenItsRightsEnd(t *testing.T) {
+	t.Parallel()
 	s := start(t, options{hub: bridge.Limits{MessagesPerSecond: 1000}})
 	c := s.open(raw.Connect{ClientID: "busy", Clean: true})
 	ended := flood(c, burst(1000, raw.Publish{Topic: "x", Payload: "some bytes"}))
@@ -171,6 +175,7 @@ func (nobody) Authenticate(context.Context, bridge.Credentials) (*bridge.Identit
 func (nobody) Permissions(*bridge.Identity) (bridge.Permissions, bool) { return nil, false }
 
 func TestShutdownEndsClientsThatNeverStopSending(t *testing.T) {
+	t.Parallel()
 	s := start(t, options{hub: bridge.Limits{MessagesPerSecond: 1000}})
 	var all []<-chan struct{}
 	for i := range 20 {
@@ -188,6 +193,7 @@ func TestShutdownEndsClientsThatNeverStopSending(t *testing.T) {
 }
 
 func TestTheOldConnectionIsToldOfTheTakeOverWhateverFlowsToIt(t *testing.T) {
+	t.Parallel()
 	t.Run("TCP", func(t *testing.T) {
 		s := start(t, options{})
 		takeOverUnderTraffic(t, s, func() *raw.Conn { return raw.Dial(t, s.Addr) })
@@ -237,6 +243,7 @@ type copies struct {
 }
 
 func TestOfManyConnectionsWithOneClientIDOneSurvivesAndNothingIsLost(t *testing.T) {
+	t.Parallel()
 	for _, qos := range []byte{1, 2} {
 		t.Run(fmt.Sprintf("QoS %d", qos), func(t *testing.T) {
 			s := start(t, options{limits: broker.Limits{QueueMessages: 100_000, QueueBytes: 1 << 30}})
@@ -407,6 +414,7 @@ func (r *resumption) run(steps int) {
 }
 
 func TestAClientThatComesBackAgainAndAgainLosesNothingAndKeepsTheOrder(t *testing.T) {
+	t.Parallel()
 	for _, qos := range []byte{1, 2} {
 		for _, maximum := range []uint32{1, 3, 100} {
 			for _, aliases := range []uint32{0, 2} {

@@ -1,0 +1,339 @@
+package broker_test
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/isthmus-iot/isthmus/bridge"
+	"github.com/isthmus-iot/isthmus/broker"
+	"github.com/isthmus-iot/isthmus/internal/mqttclient/raw"
+)
+
+// dialSmall connects with a receive buffer that is full at once, for a client that is to stall.
+func dialSmall(t testing.TB, addr string) *raw.Conn {
+	t.Helper()
+	d := net.Dialer{Control: func(_, _ string, rc syscall.RawConn) error {
+		var err error
+		cerr := rc.Control(func(fd uintptr) { err = setReceiveBuffer(fd, 4096) })
+		if cerr != nil {
+			return cerr
+		}
+		return err
+	}}
+	nc, err := d.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw.On(t, nc)
+}
+
+// stalled connects a client with a small receive buffer that subscribes and then reads nothing more.
+func (s *server) stalled(connect raw.Connect, qos byte, filters ...string) *raw.Conn {
+	c := dialSmall(s.t, s.Addr)
+	c.Connected(connect)
+	c.Subscribe(qos, filters...)
+	return c
+}
+
+// unpaced lets one client send as fast as it can.
+var unpaced = bridge.Limits{MessagesPerSecond: 1 << 30, BytesPerSecond: 1 << 40}
+
+// drops is how many messages were dropped for a reason.
+func (s *server) drops(r bridge.DropReason) int { return int(s.stats().Dropped[r]) }
+
+// fill publishes to topic until the one who is subscribed to it has no room any more, and returns how many messages that took.
+func (s *server) fill(pub *raw.Conn, topic string, qos byte) (sent int) {
+	full := func() bool {
+		st := s.stats()
+		return st.Dropped[bridge.DropSlowConsumer] > 0 || st.Queued > 0
+	}
+	before := s.drops(bridge.DropSlowConsumer)
+	for !full() || s.drops(bridge.DropSlowConsumer) == before && s.stats().Queued == 0 {
+		pub.Publish(raw.Publish{Topic: topic, Payload: strings.Repeat("x", 16<<10), QoS: qos, ID: 1})
+		pub.Quiet()
+		sent++
+	}
+	return sent
+}
+
+// crowd are clients that read and acknowledge everything they are given.
+type crowd struct {
+	wg  sync.WaitGroup
+	got atomic.Int64
+	bad atomic.Int64 // came out of order
+}
+
+func newCrowd(t testing.TB, s *server, n int, filter string) *crowd {
+	c := new(crowd)
+	for i := range n {
+		sub := s.open(raw.Connect{Version: raw.V311, ClientID: fmt.Sprintf("reader %d", i), Clean: true})
+		sub.Subscribe(2, filter)
+		c.wg.Go(func() { c.read(sub) })
+		t.Cleanup(func() { sub.Drop() })
+	}
+	return c
+}
+
+func (c *crowd) read(sub *raw.Conn) {
+	r := bufio.NewReader(sub.Net)
+	last := ""
+	sub.Net.SetReadDeadline(time.Time{})
+	for {
+		p, err := raw.ReadPacket(r, raw.V311)
+		if err != nil {
+			return
+		}
+		switch {
+		case p.Type == raw.PUBREL:
+			sub.Net.Write(raw.Pubcomp{ID: p.ID}.Encode(nil, raw.V311))
+			continue
+		case p.QoS == 1:
+			sub.Net.Write(raw.Puback{ID: p.ID}.Encode(nil, raw.V311))
+		case p.QoS == 2:
+			sub.Net.Write(raw.Pubrec{ID: p.ID}.Encode(nil, raw.V311))
+		}
+		if text := p.Text(); text > last {
+			last = text
+		} else {
+			c.bad.Add(1)
+		}
+		c.got.Add(1)
+	}
+}
+
+// TestASubscriberThatStopsReadingSlowsNobody stalls one client of a thousand at each QoS: all messages of the others arrive
+// while it stalls, publishers go on, what it costs stays within the limits, and its client id can be taken over at once.
+func TestASubscriberThatStopsReadingSlowsNobody(t *testing.T) {
+	t.Parallel()
+	const readers, messages = 999, 20
+	limits := broker.Limits{UnsentBytes: 64 << 10, QueueBytes: 128 << 10, QueueMessages: 50, WriteStall: time.Hour}
+	s := start(t, options{limits: limits})
+	others := newCrowd(t, s, readers, "all")
+	pub := s.open(raw.Connect{ClientID: "publisher", Clean: true})
+	round := 0
+	for qos := range byte(3) {
+		id := fmt.Sprintf("stalled at QoS %d", qos)
+		// No keep alive: nothing but the limits ends it.
+		s.stalled(raw.Connect{Version: raw.V311, ClientID: id}, qos, "all", "only")
+		s.fill(pub, "only", qos)
+		for range messages {
+			round++
+			pub.Publish(raw.Publish{Topic: "all", Payload: fmt.Sprintf("%06d", round), QoS: qos, ID: 1})
+		}
+		eventually(t, func() error {
+			if got := others.got.Load(); got != int64(readers*round) {
+				return fmt.Errorf("at QoS %d the others got %d messages, want %d", qos, got, readers*round)
+			}
+			return nil
+		})
+		st := s.stats()
+		if st.QueuedBytes > int64(limits.QueueBytes) || st.Queued > int64(limits.QueueMessages) {
+			t.Errorf("at QoS %d %d messages of %d bytes are queued", qos, st.Queued, st.QueuedBytes)
+		}
+		// The one that takes over is given the queue, so that the next one starts from nothing.
+		next, _ := raw.Open(t, s.Addr, raw.Connect{Version: raw.V311, ClientID: id, Clean: true})
+		next.Close()
+	}
+	if n := others.bad.Load(); n != 0 {
+		t.Errorf("%d messages came out of order", n)
+	}
+	s.stop()
+	others.wg.Wait()
+}
+
+func TestAfterAStallWhatWasNotDroppedArrives(t *testing.T) {
+	t.Parallel()
+	for _, version := range []raw.Version{raw.V311, raw.V5} {
+		for qos := range byte(3) {
+			t.Run(fmt.Sprintf("version %v, QoS %d", version, qos), func(t *testing.T) {
+				s := start(t, options{limits: broker.Limits{UnsentBytes: 64 << 10, QueueBytes: 128 << 10, WriteStall: time.Hour}})
+				slow := s.stalled(raw.Connect{Version: version, ClientID: "slow", Clean: true}, qos, "#")
+				pub := s.open(raw.Connect{ClientID: "publisher", Clean: true})
+				sent := s.fill(pub, "a", qos)
+				for range 50 {
+					pub.Publish(raw.Publish{Topic: "b", Payload: strings.Repeat("y", 8<<10), QoS: qos, ID: 1})
+					sent++
+				}
+				received := 0
+				for received+s.drops(bridge.DropSlowConsumer)+s.drops(bridge.DropQueueFull) < sent {
+					p := slow.Read()
+					slow.Ack(p)
+					if p.Type == raw.PUBLISH {
+						received++
+					}
+				}
+				slow.Send(raw.Pingreq{})
+				for slow.Read().Type != raw.PINGRESP {
+				}
+				if st := s.stats(); st.Queued != 0 || received+s.drops(bridge.DropSlowConsumer)+s.drops(bridge.DropQueueFull) != sent {
+					t.Errorf("%d of %d messages came, %d are queued, dropped are %v", received, sent, st.Queued, st.Dropped)
+				}
+				if qos > 0 && s.drops(bridge.DropSlowConsumer) > 0 {
+					t.Errorf("%d messages of QoS %d were dropped before the queue was full", s.drops(bridge.DropSlowConsumer), qos)
+				}
+			})
+		}
+	}
+}
+
+// TestAMessageThatFoundNoRoomIsSentWhenThereIsRoom has QoS 0 traffic use up the room for unsent bytes, so that no
+// acknowledgement is due that would make the session look at its queue.
+func TestAMessageThatFoundNoRoomIsSentWhenThereIsRoom(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{limits: broker.Limits{UnsentBytes: 64 << 10, WriteStall: time.Hour}})
+	slow := s.stalled(raw.Connect{ClientID: "slow", Clean: true}, 1, "#")
+	pub := s.open(raw.Connect{ClientID: "publisher", Clean: true})
+	sent := s.fill(pub, "a", 0)
+	// 16 KiB do not fit, whatever is left.
+	pub.Publish(raw.Publish{Topic: "b", Payload: strings.Repeat("y", 16<<10), QoS: 1, ID: 1})
+	if s.stats().Queued != 1 {
+		t.Fatal("the message is not queued")
+	}
+	for range sent - s.drops(bridge.DropSlowConsumer) {
+		slow.ExpectPublish("a", strings.Repeat("x", 16<<10))
+	}
+	slow.ExpectPublish("b", strings.Repeat("y", 16<<10))
+}
+
+func TestAStalledClientIsTakenOverAtOnceAndLeavesNothing(t *testing.T) {
+	t.Parallel()
+	for _, version := range []raw.Version{raw.V311, raw.V5} {
+		t.Run(version.String(), func(t *testing.T) {
+			s := start(t, options{limits: broker.Limits{WriteStall: time.Hour}})
+			pub := s.open(raw.Connect{ClientID: "publisher", Clean: true})
+			for range 3 {
+				s.stalled(raw.Connect{Version: version, ClientID: "stalled"}, 0, "#")
+				s.fill(pub, "a", 0)
+				next := s.open(raw.Connect{Version: version, ClientID: "stalled", Clean: true})
+				next.Quiet()
+				next.Close()
+			}
+			// The stalled peers have never hung up: their connections are cut after a while.
+			eventually(t, func() error {
+				if n := s.stats().Connections; n != 1 {
+					return fmt.Errorf("%d connections are left, want the publisher's", n)
+				}
+				return nil
+			})
+			pub.Quiet()
+			for range 20 { // and what becomes of them disturbs no connection that comes after them
+				c := s.open(raw.Connect{ClientID: "later", Clean: true})
+				c.Quiet()
+				c.Close()
+			}
+			pub.Quiet()
+		})
+	}
+}
+
+func TestTheStallLimitEndsAPeerThatTakesNothing(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{limits: broker.Limits{UnsentBytes: 64 << 10, WriteStall: 50 * time.Millisecond}})
+	pub := s.open(raw.Connect{ClientID: "publisher", Clean: true})
+	s.stalled(raw.Connect{Version: raw.V311, ClientID: "stalled"}, 0, "a")
+	for s.stats().Connections == 2 {
+		pub.Publish(raw.Publish{Topic: "a", Payload: strings.Repeat("x", 16<<10)})
+		pub.Quiet()
+	}
+	pub.Quiet()
+}
+
+func TestAPublisherThatNeverReadsItsAcknowledgementsIsNotReadFrom(t *testing.T) {
+	t.Parallel()
+	for _, qos := range []byte{1, 2} {
+		t.Run(fmt.Sprintf("QoS %d", qos), func(t *testing.T) {
+			s := start(t, options{limits: broker.Limits{UnsentBytes: 16 << 10, WriteStall: 100 * time.Millisecond}, hub: unpaced})
+			c := dialSmall(t, s.Addr)
+			c.Connected(raw.Connect{Version: raw.V311, ClientID: "deaf", Clean: true})
+			<-flood(c, burst(1000, raw.Publish{Topic: "x", QoS: qos, ID: 1}))
+		})
+	}
+}
+
+func TestAPublisherThatReadsItsAcknowledgementsLateGetsAllOfThem(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{limits: broker.Limits{UnsentBytes: 16 << 10, WriteStall: time.Hour}, hub: unpaced})
+	c := dialSmall(t, s.Addr)
+	c.Connected(raw.Connect{Version: raw.V311, ClientID: "late", Clean: true})
+	const messages = 60_000
+	var packets []byte
+	for i := range messages {
+		packets = raw.Publish{Topic: "x", QoS: 1, ID: uint16(i + 1)}.Encode(packets, raw.V311)
+	}
+	var written sync.WaitGroup
+	written.Go(func() { c.Net.Write(packets) })
+	for i := range messages {
+		c.ExpectAck(raw.PUBACK, uint16(i+1), 0)
+	}
+	written.Wait()
+	c.Quiet()
+}
+
+func TestAClientThatDoesNotReadBlocksNoShutdown(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{limits: broker.Limits{WriteStall: time.Hour}})
+	pub := s.open(raw.Connect{ClientID: "publisher", Clean: true})
+	s.stalled(raw.Connect{Version: raw.V311, ClientID: "stalled"}, 0, "#")
+	s.fill(pub, "a", 0)
+	s.stop()
+	if n := s.stats().Connections; n != 0 {
+		t.Errorf("%d connections are left", n)
+	}
+}
+
+// TestSharedMessagesArriveWhateverTheMembersDo has a group with a member that reads, one that is offline and one that is
+// stalled: the stalled one may hold what it was given, and hands it on when it is gone.
+func TestSharedMessagesArriveWhateverTheMembersDo(t *testing.T) {
+	t.Parallel()
+	for _, qos := range []byte{0, 1} {
+		t.Run(fmt.Sprintf("QoS %d", qos), func(t *testing.T) {
+			s := start(t, options{limits: broker.Limits{InflightOut: 8, UnsentBytes: 64 << 10, WriteStall: time.Hour}})
+			offline := s.open(raw.Connect{ClientID: "offline", Clean: true, Props: raw.Props{raw.SessionExpiry.Int(100)}})
+			offline.Subscribe(qos, "$share/g/jobs")
+			offline.Drop()
+			eventually(t, func() error {
+				if n := s.stats().Connections; n != 0 {
+					return fmt.Errorf("%d connections", n)
+				}
+				return nil
+			})
+			pub := s.open(raw.Connect{ClientID: "publisher", Clean: true})
+			stalled := s.stalled(raw.Connect{Version: raw.V311, ClientID: "stalled", Clean: true}, qos, "only", "$share/g/jobs")
+			if qos == 0 {
+				s.fill(pub, "only", 0)
+			}
+			live := s.open(raw.Connect{ClientID: "live", Clean: true})
+			live.Subscribe(qos, "$share/g/jobs")
+			const jobs = 100
+			seen := make(map[string]bool)
+			if qos == 0 {
+				for i := range jobs {
+					// So much that nothing has room where something waits already.
+					pub.Publish(raw.Publish{Topic: "jobs", Payload: fmt.Sprintf("%d%16384s", i, "")})
+					seen[live.Deliver().Text()] = true
+				}
+			} else {
+				for i := range jobs { // more than the live one may have unacknowledged: it is queued for, not the offline one
+					pub.Publish(raw.Publish{Topic: "jobs", Payload: fmt.Sprint(i), QoS: qos, ID: 1})
+				}
+				for len(seen) < jobs {
+					if len(seen) == jobs/2-8 {
+						stalled.Drop()
+					}
+					seen[live.Deliver().Text()] = true
+				}
+			}
+			live.Quiet()
+			if st := s.stats(); st.Queued != 0 {
+				t.Errorf("%d messages are queued", st.Queued)
+			}
+		})
+	}
+}
