@@ -461,7 +461,13 @@ func (s *Server) adopt(c *conn) bool {
 		return false
 	}
 	c.socket, c.nc = sock, sock
-	sock.listen = func(extra uint32) error { return c.poller.ask(sock, syscall.EPOLL_CTL_MOD, extra) }
+	sock.listen = func(extra uint32) error {
+		if !sock.enter() { // the number of the descriptor may be another socket's by now
+			return net.ErrClosed
+		}
+		defer sock.leave()
+		return c.poller.ask(sock, syscall.EPOLL_CTL_MOD, extra)
+	}
 	sock.hurry = func() { c.poller.post(letter{conn: c, what: look}) }
 	c.poller = s.polling.pollers[s.polling.next%len(s.polling.pollers)]
 	s.polling.next++

@@ -61,11 +61,15 @@ func takeSocket(nc *net.TCPConn) (*socket, error) {
 
 // enter begins a system call on the descriptor; false once it is closed.
 func (s *socket) enter() bool {
-	if s.users.Add(1) >= closedBit {
-		s.leave()
-		return false
+	for {
+		n := s.users.Load()
+		if n >= closedBit {
+			return false
+		}
+		if s.users.CompareAndSwap(n, n+1) {
+			return true
+		}
 	}
-	return true
 }
 
 func (s *socket) leave() {

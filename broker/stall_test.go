@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"net"
 	"strings"
@@ -16,12 +17,45 @@ import (
 	"github.com/isthmus-iot/isthmus/internal/mqttclient/raw"
 )
 
-// dialSmall connects with a receive buffer that is full at once, for a client that is to stall.
-func dialSmall(t testing.TB, addr string) *raw.Conn {
+// smallBuffer is what both sides of a connection that is to stall may have in the kernel: the less, the sooner it stalls.
+const smallBuffer = 16 << 10
+
+// tight accepts connections with small buffers.
+type tight struct{ net.Listener }
+
+func (l tight) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	if err == nil {
+		nc.(*net.TCPConn).SetWriteBuffer(smallBuffer)
+	}
+	return nc, err
+}
+
+// listen has the server accept on another port, in its own way, and returns the address.
+func (s *server) listen(wrap func(net.Listener) net.Listener) (addr string) {
+	s.t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { s.Serve(ctx, wrap(ln), broker.Listener{}) })
+	s.t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+	})
+	return ln.Addr().String()
+}
+
+// dialSmall connects so that a client that does not read stalls soon.
+func (s *server) dialSmall() *raw.Conn {
+	t := s.t
 	t.Helper()
+	addr := s.listen(func(ln net.Listener) net.Listener { return tight{ln} })
 	d := net.Dialer{Control: func(_, _ string, rc syscall.RawConn) error {
 		var err error
-		cerr := rc.Control(func(fd uintptr) { err = setReceiveBuffer(fd, 4096) })
+		cerr := rc.Control(func(fd uintptr) { err = setReceiveBuffer(fd, smallBuffer) })
 		if cerr != nil {
 			return cerr
 		}
@@ -34,9 +68,9 @@ func dialSmall(t testing.TB, addr string) *raw.Conn {
 	return raw.On(t, nc)
 }
 
-// stalled connects a client with a small receive buffer that subscribes and then reads nothing more.
+// stalled connects a client that subscribes and then reads nothing more.
 func (s *server) stalled(connect raw.Connect, qos byte, filters ...string) *raw.Conn {
-	c := dialSmall(s.t, s.Addr)
+	c := s.dialSmall()
 	c.Connected(connect)
 	c.Subscribe(qos, filters...)
 	return c
@@ -250,7 +284,7 @@ func TestAPublisherThatNeverReadsItsAcknowledgementsIsNotReadFrom(t *testing.T) 
 	for _, qos := range []byte{1, 2} {
 		t.Run(fmt.Sprintf("QoS %d", qos), func(t *testing.T) {
 			s := start(t, options{limits: broker.Limits{UnsentBytes: 16 << 10, WriteStall: 100 * time.Millisecond}, hub: unpaced})
-			c := dialSmall(t, s.Addr)
+			c := s.dialSmall()
 			c.Connected(raw.Connect{Version: raw.V311, ClientID: "deaf", Clean: true})
 			<-flood(c, burst(1000, raw.Publish{Topic: "x", QoS: qos, ID: 1}))
 		})
@@ -260,9 +294,9 @@ func TestAPublisherThatNeverReadsItsAcknowledgementsIsNotReadFrom(t *testing.T) 
 func TestAPublisherThatReadsItsAcknowledgementsLateGetsAllOfThem(t *testing.T) {
 	t.Parallel()
 	s := start(t, options{limits: broker.Limits{UnsentBytes: 16 << 10, WriteStall: time.Hour}, hub: unpaced})
-	c := dialSmall(t, s.Addr)
+	c := s.dialSmall()
 	c.Connected(raw.Connect{Version: raw.V311, ClientID: "late", Clean: true})
-	const messages = 60_000
+	const messages = 50_000
 	var packets []byte
 	for i := range messages {
 		packets = raw.Publish{Topic: "x", QoS: 1, ID: uint16(i + 1)}.Encode(packets, raw.V311)

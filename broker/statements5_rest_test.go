@@ -13,7 +13,7 @@ import (
 
 // statements5Rest are chapters 3.12 to 6.
 func statements5Rest() []statement {
-	return slices.Concat(statements5Disconnect(), statements5Auth(), statements5State(), statements5QoS(), statements5Order(), statements5Topics(), statements5Shared(), statements5Flow(), statements5Errors())
+	return slices.Concat(statements5Disconnect(), statements5Auth(), statements5State(), statements5QoS(), statements5Order(), statements5Topics(), statements5Shared(), statements5Quota(), statements5Errors())
 }
 
 // notCovered5 are the statements of MQTT 5 without a test.
