@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"time"
 	"unsafe"
 
 	"pgregory.net/rapid"
@@ -200,16 +199,6 @@ func expectEmpty(t rapid.TB, h *Hub) {
 	}
 	if w, n := tb.wilds.Load(), tb.total.Load(); w != 0 || n != 0 {
 		t.Errorf("counters say %d subscriptions, %d with wildcards", n, w)
-	}
-}
-
-// eventually waits for a condition that another goroutine makes true.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("never happened: %s", what)
-		}
 	}
 }
 

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"errors"
 	"slices"
 
 	"github.com/isthmus-iot/isthmus/bridge"
@@ -209,5 +208,3 @@ func (s *session) forget(id uint16) bool {
 	}
 	return true
 }
-
-var errNotConnected = errors.New("not connected")

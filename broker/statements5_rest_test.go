@@ -80,6 +80,8 @@ func statements5Disconnect() []statement {
 				c.ExpectClosed()
 			}
 			silent.ExpectClosed()
+			silent.Drop()
+			c.Drop()
 		}},
 		{"5.0", []string{"MQTT-3.14.1-1"}, "reserved bits of DISCONNECT give 0x81, and the will is published", func(t *testing.T) {
 			s := start(t, options{})
@@ -107,6 +109,7 @@ func statements5Disconnect() []statement {
 				default:
 					c.ExpectDisconnect(0x82)
 				}
+				c.Drop()
 			}
 		}},
 		{"5.0", []string{"MQTT-3.14.2-1", "MQTT-3.14.2-2"}, "the server's DISCONNECT says why with a listed code and never has a Session Expiry Interval", func(t *testing.T) {
@@ -130,20 +133,19 @@ func statements5Disconnect() []statement {
 			} {
 				c := s.keep5("c")
 				c.Send(tc.send)
-				check(c.Await(raw.DISCONNECT))
-				c.ExpectClosed()
-				c = s.keep5("c")
-				c.Send(tc.send)
 				if tc.code == 0x93 {
 					c.ExpectAck(raw.PUBREC, 1, 0x10)
 				}
 				check(c.ExpectDisconnect(tc.code))
+				c.Drop() // else the server waits for it at the end
 			}
 			old := s.keep5("c")
 			c := s.keep5("c")
 			check(old.ExpectDisconnect(0x8E))
-			s.stop()
+			old.Drop()
+			go s.stop()
 			check(c.ExpectDisconnect(0x8B))
+			c.Drop()
 		}},
 		{"5.0", []string{"MQTT-3.14.2-3", "MQTT-3.14.2-4"}, "the reason string of DISCONNECT is left out where the client's Maximum Packet Size has no room for it, and no user property is sent", func(t *testing.T) {
 			s := start(t, options{})
@@ -232,10 +234,13 @@ func TestDisconnectMayChangeTheSessionExpiry(t *testing.T) {
 func TestADrainingServerSaysWhereToGo(t *testing.T) {
 	s := start(t, options{})
 	c := s.join5("c")
-	if err := s.Drain(context.Background(), 0x9D, "other.example:1883"); err != nil {
-		t.Fatal(err)
-	}
+	done := make(chan error)
+	go func() { done <- s.Drain(context.Background(), 0x9D, "other.example:1883") }()
 	if p := c.ExpectDisconnect(0x9D); p.Props.Text(raw.ServerReference) != "other.example:1883" {
 		t.Errorf("got %v", p)
+	}
+	c.Drop()
+	if err := <-done; err != nil {
+		t.Fatal(err)
 	}
 }

@@ -311,7 +311,7 @@ func maximumPacketSizeOut(t *testing.T) {
 	c.ExpectPublish("b/39", "")
 	c.Send(raw.Unsubscribe{ID: 9, Filters: names})
 	c.Quiet()
-	pub.Publish(raw.Publish{Topic: "b/39"})
+	pub.Publish(raw.Publish{Topic: "b/39", QoS: 1, ID: 1})
 	c.Quiet()
 	// Reason strings go first.
 	c.Send(raw.Publish{Topic: "secret/with a name that makes the reason long", QoS: 1, ID: 5})

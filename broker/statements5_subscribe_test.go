@@ -45,6 +45,7 @@ func violations5(t *testing.T, code raw.Code, packets ...raw.Sendable) {
 			t.Fatalf("packet %d (% X): got %v, want DISCONNECT with code 0x%02X", i, raw.Encode(raw.V5, p), got, byte(code))
 		}
 		c.ExpectClosed()
+		c.Drop()
 	}
 }
 

@@ -124,7 +124,7 @@ func (a accounts) addUsers(c Config) error {
 			}
 			h, _, err := parseHash(strings.TrimSpace(s.text))
 			if _, isScram := h.(*scramHash); err == nil && s.key == ".scram" && !isScram {
-				err = errors.New("not a SCRAM credential, want " + scramMethod + "$...")
+				err = errors.New("not a SCRAM credential: one begins with " + scramMethod + "$")
 			}
 			if err == nil {
 				err = acc.set(c.key(key+s.key), s.text, h)

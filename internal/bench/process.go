@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"syscall"
 	"time"
 )
 
@@ -36,15 +35,6 @@ func readProcess(pid int) (p process, err error) {
 	}
 	p.rss, err = parseStatus(status)
 	return p, err
-}
-
-// ownCPU is the CPU time of this process.
-func ownCPU() time.Duration {
-	var u syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // parseStat finds utime and stime, fields 14 and 15. The second field is the program's name and may hold anything.

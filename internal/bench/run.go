@@ -221,17 +221,15 @@ func (r *run) start() {
 	for _, s := range r.subscribers {
 		s.enlarge()
 		r.wg.Go(func() {
-			if err := s.read(); err != nil {
-				r.fail(fmt.Errorf("subscriber %d: %w", s.index, err))
-			}
+			err := s.read()
+			r.fail(fmt.Errorf("subscriber %d: %w", s.index, err))
 		})
 	}
 	for _, p := range r.publishers {
 		p.enlarge()
 		r.wg.Go(func() {
-			if err := p.read(); err != nil {
-				r.fail(fmt.Errorf("publisher %d: %w", p.index, err))
-			}
+			err := p.read()
+			r.fail(fmt.Errorf("publisher %d: %w", p.index, err))
 		})
 		if p.wake != nil {
 			r.wg.Go(p.write)

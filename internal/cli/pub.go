@@ -66,13 +66,13 @@ type pub struct {
 	env    *Env
 	client *clientOptions
 
-	topic, message, file     string
-	lines, stdin, null       bool
-	qos                      byte
-	retain                   bool
-	mu                       sync.Mutex
-	failed, unheard, waiting int
-	first                    error // of those that failed
+	topic, message, file string
+	lines, stdin, null   bool
+	qos                  byte
+	retain               bool
+	mu                   sync.Mutex
+	failed, unheard      int
+	first                error // of those that failed
 }
 
 func (p *pub) run(ctx context.Context, url string, given bool) error {
