@@ -140,6 +140,10 @@ func (l Limits) Validate() error {
 		return fmt.Errorf("max_keep_alive is %s, want 1s to 65535s", l.MaxKeepAlive)
 	case l.TopicAliasesIn > 65535 || l.TopicAliasesOut > 65535:
 		return errors.New("topic aliases are at most 65535")
+	case min(l.ConnectBytes, l.StringBytes, l.UserProperties, l.Handshakes, l.Connections, l.ConnectRate, l.ConnectBurst,
+		l.ConnectsPerAddress, l.QueueMessages, l.QueueBytes, l.UnsentBytes, l.FiltersPerPacket, l.TopicAliasesIn, l.TopicAliasesOut) < 0,
+		min(l.ConnectTimeout, l.HandshakeTimeout, l.WriteStall, l.SessionExpiry) < 0:
+		return errors.New("a limit is below 0")
 	}
 	return nil
 }

@@ -33,6 +33,7 @@ type conn struct {
 	sendMax   int           // QoS 1 and 2 under way towards the client
 	quiet     bool          // the client wants no reason strings (Request Problem Information 0)
 	lastRead  int64         // Unix nanoseconds
+	announced *Limits       // to an MQTT 5 client: it goes by them until it leaves, whatever changes meanwhile
 
 	aliasesIn  []string // topic by alias-1
 	aliasesOut *aliases // guarded by out.mu
@@ -54,11 +55,18 @@ const (
 
 // packetLimit is the largest packet that is taken at the moment.
 func (c *conn) packetLimit() int {
-	l := c.srv.limits.Load()
 	if c.phase == awaitConnect || c.phase == authenticating {
-		return l.ConnectBytes
+		return c.srv.limits.Load().ConnectBytes
 	}
-	return l.PacketBytes
+	return c.promised().PacketBytes
+}
+
+// promised are the limits that CONNACK announced, and where it could not, those in force.
+func (c *conn) promised() *Limits {
+	if c.announced != nil {
+		return c.announced
+	}
+	return c.srv.limits.Load()
 }
 
 // feed handles the packets in p and returns how many bytes it used; what is left is an incomplete packet whose whole size

@@ -99,6 +99,9 @@ func (c *conn) admit(b *bridge.Batch, pk *connectPacket, proven string) error {
 			return c.refuseFor(b, err)
 		}
 	}
+	if pk.version == 5 {
+		c.announced = c.srv.limits.Load()
+	}
 	c.keepAlive = time.Duration(pk.keepAlive) * time.Second
 	limit := c.srv.limits.Load().MaxKeepAlive
 	capped := pk.version == 5 && (c.keepAlive == 0 || c.keepAlive > limit)
@@ -156,7 +159,7 @@ func (c *conn) connack(pk *connectPacket, present bool, assigned string, capped 
 		out.SessionPresent = false // MQTT 3.1 has no such flag
 	}
 	if c.version == 5 {
-		l := c.srv.limits.Load()
+		l := c.promised()
 		p := &out.Properties
 		p.ReceiveMaximum = uint16(l.InflightIn)
 		p.MaximumPacketSize = uint32(l.PacketBytes)

@@ -16,6 +16,7 @@ func (c *conn) handlePublish(b *bridge.Batch, w *workspace, first byte, body []b
 	if err := c.resolveAlias(m, pk); err != nil {
 		return err
 	}
+	l = c.promised()
 	switch {
 	case int(m.QoS) > l.MaximumQoS:
 		return &violation{codeQoSNotSupported, "QoS is above Maximum QoS"}
@@ -94,7 +95,7 @@ func (c *conn) resolveAlias(m *bridge.Message, pk *publishPacket) error {
 		}
 		return nil
 	}
-	if int(pk.alias) > c.srv.limits.Load().TopicAliasesIn {
+	if int(pk.alias) > c.promised().TopicAliasesIn {
 		return &violation{codeTopicAliasInvalid, "topic alias is above Topic Alias Maximum"}
 	}
 	i := int(pk.alias) - 1

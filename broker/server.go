@@ -64,7 +64,7 @@ func New(cfg Config) (*Server, error) {
 // Name is the endpoint's name in logs and metrics.
 func (s *Server) Name() string { return s.cfg.Name }
 
-// SetLimits changes the limits. What was announced to connected clients stays true for them where it is larger.
+// SetLimits changes the limits. What was announced to connected clients stays true for them until they leave.
 func (s *Server) SetLimits(l Limits) {
 	l = l.WithDefaults()
 	s.limits.Store(&l)

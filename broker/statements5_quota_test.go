@@ -162,3 +162,32 @@ func statements5Errors() []statement {
 		}, "MQTT-4.13.2-1"),
 	}
 }
+
+// TestAnnouncedLimitsHoldUntilTheClientLeaves lowers and raises limits under clients that go by what CONNACK told them.
+func TestAnnouncedLimitsHoldUntilTheClientLeaves(t *testing.T) {
+	t.Parallel()
+	const big = 10_000
+	old := broker.Limits{InflightIn: 3, TopicAliasesIn: 3, PacketBytes: 2 * big, ConnectBytes: 500}
+	s := start(t, options{limits: old})
+	// all uses what the old limits allow, and nothing more.
+	all := func(c *raw.Conn) {
+		for id := uint16(1); id <= 3; id++ {
+			c.Send(raw.Publish{Topic: "a", QoS: 2, ID: id, Props: raw.Props{raw.TopicAlias.Int(uint32(id))}})
+			c.ExpectAck(raw.PUBREC, id, 0x10)
+		}
+		c.Publish(raw.Publish{Topic: "a", QoS: 1, ID: 9, Payload: string(make([]byte, big)), Retain: true})
+	}
+	c := s.join5("c")
+	s.SetLimits(broker.Limits{InflightIn: 1, TopicAliasesIn: 1, PacketBytes: 1000, ConnectBytes: 500, MaximumQoS: 1, NoRetain: true})
+	all(c)
+	c.Send(raw.Publish{Topic: "a", QoS: 2, ID: 4})
+	c.ExpectDisconnect(0x93)
+	c, ack := raw.Open(t, s.Addr, raw.Connect{ClientID: "c", Clean: true})
+	if p := ack.Props; p.Int(raw.ReceiveMaximum) != 1 || p.Int(raw.TopicAliasMaximum) != 1 || p.Int(raw.MaximumPacketSize) != 1000 || p.IntOr(raw.MaximumQoS, 2) != 1 || p.IntOr(raw.RetainAvailable, 1) != 0 {
+		t.Errorf("a new client is told %v", p)
+	}
+	s.SetLimits(old)
+	c.Send(raw.Publish{Topic: "a", QoS: 2, ID: 1})
+	c.ExpectDisconnect(0x9B)
+	all(s.join5("c"))
+}

@@ -248,7 +248,9 @@ func TestOfManyConnectionsWithOneClientIDOneSurvivesAndNothingIsLost(t *testing.
 		t.Run(fmt.Sprintf("QoS %d", qos), func(t *testing.T) {
 			s := start(t, options{limits: broker.Limits{QueueMessages: 100_000, QueueBytes: 1 << 30}})
 			connect := raw.Connect{ClientID: "one", Props: raw.Props{raw.SessionExpiry.Int(100), raw.ReceiveMaximum.Int(10)}}
-			s.open(connect).Subscribe(qos, "x")
+			first := s.open(connect)
+			first.Subscribe(qos, "x")
+			first.Drop()
 
 			const messages = 2000
 			pub := s.open(raw.Connect{ClientID: "publisher", Clean: true})
@@ -285,6 +287,7 @@ func TestOfManyConnectionsWithOneClientIDOneSurvivesAndNothingIsLost(t *testing.
 			if n := s.stats().Sessions; n != 2 {
 				t.Errorf("%d sessions, want 2", n)
 			}
+			pub.Drop()
 			s.stop()
 			all.Wait()
 			for payload, c := range got.copies {

@@ -26,7 +26,8 @@ type Endpoint struct {
 	QoS []bridge.QoS
 	// Backlog is how many bytes the endpoint may hold for one client that does not read, over all its buffers and queues.
 	Backlog int
-	// MaxPayload is the largest payload the endpoint lets in.
+	// MaxPayload is the largest payload the endpoint lets in. Where topic and payload count together, it is what a topic of 128
+	// bytes leaves.
 	MaxPayload int
 	// Passwords says that Dial shows user and password.
 	Passwords bool

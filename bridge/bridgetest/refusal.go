@@ -147,7 +147,7 @@ func checkOversize(b *bench) {
 	p := b.dial("p")
 	for i, q := range b.ep.QoS {
 		for _, n := range []int{b.ep.MaxPayload + 1, 4 * b.ep.MaxPayload} {
-			_ = b.send(p, "large", strings.Repeat("x", n), q, false)
+			_ = b.send(p, "large/"+strings.Repeat("x", 250), strings.Repeat("x", n), q, false)
 			p = b.redial(p, fmt.Sprintf("p%d-%d", i, n))
 		}
 	}

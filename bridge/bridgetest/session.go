@@ -37,6 +37,7 @@ func checkQueue(b *bench) {
 	p := b.dialAs(DialOptions{ID: "p", Keep: true})
 	b.subscribe(p, "q", b.topQoS())
 	for round := range 3 {
+		b.eventually("all is acknowledged", func() bool { s := b.stats(); return s.Queued+s.Inflight == 0 })
 		if round%2 == 0 {
 			_ = p.Close()
 		} else {

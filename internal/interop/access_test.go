@@ -97,10 +97,10 @@ pattern deny own/%u/secret
 
 func TestSysTopicsAreThereForMonitoring(t *testing.T) {
 	t.Parallel()
-	g := serve(t, plain)
 	for _, version := range versions {
 		t.Run(version, func(t *testing.T) {
-			m := g.as("", "", version)
+			t.Parallel()
+			m := serve(t, plain).as("", "", version)
 			sub := m.sub(t, "-t", "$SYS/#", "-i", clientID())
 			for _, topic := range []string{"version", "uptime", "clients/connected", "messages/received", "load/messages/received/1min", "retained messages/count", "subscriptions/count"} {
 				p := m.launch(t, "-t", "$SYS/broker/"+topic, "-C", "1")
@@ -123,8 +123,6 @@ func TestSysTopicsAreThereForMonitoring(t *testing.T) {
 			if got := m.get(t, 1, "-t", "$SYS/broker/version")[0]; strings.Contains(got, "mine") {
 				t.Errorf("got %q", got)
 			}
-			all.kill()
-			sub.kill()
 		})
 	}
 }

@@ -177,6 +177,18 @@ func (r *reader) wants(t *testing.T, prefix string, want ...string) {
 	}
 }
 
+// rest is the lines so far that begin with the given prefix, without what message lines begin with.
+func (r *reader) rest(prefix string) (list []string) {
+	r.p.mu.Lock()
+	defer r.p.mu.Unlock()
+	for _, line := range r.p.lines[r.at:] {
+		if strings.HasPrefix(line, prefix) {
+			list = append(list, strings.TrimPrefix(line, message))
+		}
+	}
+	return list
+}
+
 // run runs a program to its end and gives what it printed and its exit code.
 func run(t *testing.T, stdin, name string, args ...string) (string, int) {
 	t.Helper()
