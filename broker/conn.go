@@ -16,7 +16,8 @@ import (
 type conn struct {
 	srv    *Server
 	nc     net.Conn
-	socket *socket // nc, where a poller reads it
+	via    net.Listener // that it came in at; nil: somebody else accepted it
+	socket *socket      // nc, where a poller reads it
 	poller *poller
 	out    output
 	log    *slog.Logger

@@ -131,6 +131,9 @@ func (c *conn) admit(b *bridge.Batch, pk *connectPacket, proven string) error {
 	} else {
 		c.nc.SetReadDeadline(time.Now().Add(c.keepAlive + c.keepAlive/2))
 	}
+	if c.out.ending() { // taken over already, by one who has perhaps set a deadline before ours
+		return errStopped
+	}
 	c.auth = c.auth.established()
 	c.log.Debug("client connected", "client", c.session.id, "remote", remoteOf(c.nc), "version", c.version, "user", identity.User, "session_present", present)
 	return nil

@@ -11,8 +11,8 @@ import (
 )
 
 // Serve accepts connections on ln until ctx ends or ln is closed by somebody else. It returns when no connection of the
-// listener waits for its TLS handshake any more; connections that were let in go on until [Server.Shutdown]. Transient
-// errors of accept, such as running out of file descriptors, are counted and waited out.
+// listener waits for its TLS handshake any more; connections that were let in go on until [Server.SendAway] or
+// [Server.Shutdown]. Transient errors of accept, such as running out of file descriptors, are counted and waited out.
 func (s *Server) Serve(ctx context.Context, ln net.Listener, l Listener) error {
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
@@ -46,7 +46,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener, l Listener) error {
 			continue
 		}
 		if l.TLS == nil {
-			if c := s.open(nc, true); c != nil {
+			if c := s.open(nc, ln, true); c != nil {
 				c.start()
 			}
 			continue
@@ -68,11 +68,29 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener, l Listener) error {
 				nc.Close()
 				return
 			}
-			if c := s.open(t, false); c != nil {
+			if c := s.open(t, ln, false); c != nil {
 				c.start()
 			}
 		})
 	}
+}
+
+// SendAway says goodbye to everybody who came in at ln and returns how many they are: an operator has closed it. It is called
+// when Serve has returned, with the ln that Serve was given. It waits for nobody; whoever does not take the goodbye is cut off
+// after the time for a stalled write. Kept sessions stay, and their clients may come back elsewhere.
+func (s *Server) SendAway(ln net.Listener) int {
+	var conns []*conn
+	s.mu.Lock()
+	for c := range s.conns {
+		if c.via == ln {
+			conns = append(conns, c)
+		}
+	}
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.farewell(codeAdministrative, "listener closed", "")
+	}
+	return len(conns)
 }
 
 // handshake finishes the TLS handshake within its time.

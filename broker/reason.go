@@ -33,6 +33,7 @@ const (
 	codePacketTooLarge        = 0x95
 	codeMessageRate           = 0x96
 	codeQuotaExceeded         = 0x97
+	codeAdministrative        = 0x98
 	codePayloadFormatInvalid  = 0x99
 	codeRetainNotSupported    = 0x9A
 	codeQoSNotSupported       = 0x9B

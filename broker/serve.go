@@ -231,12 +231,12 @@ func (c *conn) writeFailed(err error) {
 	c.wake()
 }
 
-// farewell tells a client that the server goes away and lets what waits go out.
-func (c *conn) farewell(code byte, reference string) {
+// farewell tells a client that it has to leave, and lets what waits go out.
+func (c *conn) farewell(code byte, text, reference string) {
 	b := c.srv.hub.Begin()
 	defer b.End()
 	if c.ready.Load() && c.version == 5 {
-		c.sendPacket(b, encodeDisconnect(code, "server shutting down", reference, c.maxPacket))
+		c.sendPacket(b, encodeDisconnect(code, text, reference, c.maxPacket))
 	}
 	b.Flush()
 	c.out.finish()

@@ -82,15 +82,15 @@ func (s *Server) Run(ctx context.Context) error {
 // ServeConn serves one connection that somebody else has accepted, such as a WebSocket. It returns when the connection has
 // ended.
 func (s *Server) ServeConn(nc net.Conn) {
-	if c := s.open(nc, false); c != nil {
+	if c := s.open(nc, nil, false); c != nil {
 		c.serve()
 	}
 }
 
 // open registers a connection, for a poller where it can be; nil during shutdown or at the limit on connections.
-func (s *Server) open(nc net.Conn, poll bool) *conn {
+func (s *Server) open(nc net.Conn, via net.Listener, poll bool) *conn {
 	l := s.limits.Load()
-	c := &conn{srv: s, nc: nc, log: s.log, done: make(chan struct{})}
+	c := &conn{srv: s, nc: nc, via: via, log: s.log, done: make(chan struct{})}
 	c.out = output{
 		nc: nc, limit: l.UnsentBytes, stall: l.WriteStall, try: tryWriter(nc), refill: c.refill, failed: c.writeFailed, hangup: c.hangup,
 		bytesOut: func(n int) { s.counters.BytesOut.Add(uint64(n)) },
@@ -136,6 +136,7 @@ func (s *Server) join(b *bridge.Batch, c *conn, id *bridge.Identity, pk *connect
 		if err != nil {
 			return false, err
 		}
+		sess.calm(c)
 		if sess.enter(b, c, fresh, id, pk, connack) {
 			return !fresh, nil
 		}
@@ -359,7 +360,7 @@ func (s *Server) Drain(ctx context.Context, code byte, reference string) error {
 	}
 	s.mu.Unlock()
 	for _, c := range conns {
-		c.farewell(code, reference)
+		c.farewell(code, "server shutting down", reference)
 	}
 	done := make(chan struct{})
 	go func() { s.readers.Wait(); close(done) }()

@@ -31,6 +31,7 @@ type session struct {
 	willTimer *time.Timer
 	endTimer  *time.Timer
 	ended     bool
+	flaps     flaps
 	barred    atomic.Bool // the hub wants the client gone
 }
 

@@ -270,7 +270,8 @@ func TestReloadTakesOverUsersAndListeners(t *testing.T) {
 	if alive(bob) {
 		t.Error("a client whose user is gone is still connected")
 	}
-	if code := connect(t, dial(t, g.address(1)), "ann"); code != 0 {
+	fresh := dial(t, g.address(1))
+	if code := connect(t, fresh, ""); code != 0 {
 		t.Errorf("the new listener answers CONNACK %d", code)
 	}
 	if !g.Reading().Reloaded {
@@ -284,6 +285,12 @@ func TestReloadTakesOverUsersAndListeners(t *testing.T) {
 	if conn, err := net.Dial("tcp", "127.0.0.1:"+port); err == nil {
 		conn.Close()
 		t.Error("a listener that has vanished still accepts")
+	}
+	if alive(ann) {
+		t.Error("a client of a listener that has vanished is still connected")
+	}
+	if !alive(fresh) {
+		t.Error("a client of a listener that stays lost its connection when another vanished")
 	}
 	if len(g.Status().Listeners) != 1 {
 		t.Errorf("listeners: %v", g.Status().Listeners)

@@ -75,7 +75,7 @@ func (l *listener) close() {
 	}
 }
 
-// end stops serving and waits until it has; clients that are connected already are not its business.
+// end stops serving and waits until it has; who is connected already is the endpoint's business.
 func (l *listener) end() {
 	l.stop()
 	l.wg.Wait()

@@ -8,9 +8,9 @@ import (
 )
 
 // Reload puts the configuration file in force as it is now, or nothing of it: load, validate, prepare, open new listeners,
-// and only when all that went well swap, serve the new and end the vanished. Listeners that stay keep their clients. An error
-// says what is wrong; the old configuration then stays in force. The result is also in the log and in the metric
-// isthmus_config_last_reload_successful.
+// and only when all that went well swap, serve the new and end the vanished. Listeners that stay keep their clients, those of
+// vanished ones are told to go. An error says what is wrong; the old configuration then stays in force. The result is also in
+// the log and in the metric isthmus_config_last_reload_successful.
 func (a *App) Reload(ctx context.Context) error {
 	a.changing.Lock()
 	defer a.changing.Unlock()
@@ -82,7 +82,11 @@ func (a *App) reload(ctx context.Context) error {
 	}
 	for _, l := range vanished {
 		l.end()
-		a.log.Info("no longer listening", "address", l.Address.String())
+		sent := 0
+		for _, socket := range l.sockets {
+			sent += a.mqtt.SendAway(socket)
+		}
+		a.log.Info("no longer listening", "address", l.Address.String(), "sent_away", sent)
 	}
 	return nil
 }

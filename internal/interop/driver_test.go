@@ -39,18 +39,19 @@ var (
 	hasMQTTjs = sync.OnceValue(func() bool { return exec.Command("node", "-e", "require('mqtt')").Run() == nil })
 )
 
-// driver is a running program of a library.
+// start starts a program of the library, or skips the test.
+func (l library) start(t *testing.T) *program {
+	t.Helper()
+	command := l.command(t)
+	return launch(t, command[0], command[1:]...)
+}
+
+// driver is a running program of a library, and how its clients connect.
 type driver struct {
 	*program
 	door
 	library string
 	version int // 3: MQTT 3.1, 4: 3.1.1, 5
-}
-
-func (l library) start(t *testing.T, d door, version int) *driver {
-	t.Helper()
-	command := l.command(t)
-	return &driver{launch(t, command[0], command[1:]...), d, l.name, version}
 }
 
 // client is one client of a driver.

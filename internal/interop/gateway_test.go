@@ -111,7 +111,6 @@ func doors(t *testing.T) []door {
 	tls := func(name string) string { return filepath.Join(dir, "tls", name) }
 	return []door{
 		{name: "TCP", port: open.ports["mqtt"]},
-		{name: "TCP with password", port: plant.ports["mqtt"], user: "admin", password: password[1]},
 		{name: "TLS with password", port: plant.ports["mqtts"], ca: tls("ca.crt"), user: "admin", password: password[1]},
 		{name: "TLS with client certificate", port: plant.ports["mqtts"], ca: tls("ca.crt"),
 			cert: tls("client-device.crt"), key: tls("client-device.key"), tree: "devices/device/"},

@@ -29,20 +29,20 @@ func TestLibraries(t *testing.T) {
 	all := doors(t)
 	for _, l := range libraries {
 		t.Run(l.name, func(t *testing.T) {
-			l.command(t) // or skip
+			program := l.start(t)
 			for _, d := range all {
 				for version, name := range names {
 					t.Run(d.name+"/"+name, func(t *testing.T) {
 						t.Parallel()
-						driver := l.start(t, d, version)
+						shared := &driver{program, d, l.name, version}
 						for _, s := range scenarios {
 							if s.only5 && version < 5 {
 								continue
 							}
-							t.Run(s.name, func(t *testing.T) { s.run(t, driver) })
+							t.Run(s.name, func(t *testing.T) { s.run(t, shared) })
 						}
 						t.Run("a will is sent when the client is killed", func(t *testing.T) {
-							libraryWill(t, driver, l.start(t, d, version))
+							libraryWill(t, shared, &driver{l.start(t), d, l.name, version})
 						})
 					})
 				}

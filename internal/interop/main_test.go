@@ -4,6 +4,7 @@
 package interop
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -34,5 +35,8 @@ func buildAndRun(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "building the program under test:", err)
 		return 1
 	}
+	// The tests compute little and wait for processes and timers much: more of them at a time than there are processors.
+	flag.Parse()
+	flag.Set("test.parallel", "8")
 	return m.Run()
 }

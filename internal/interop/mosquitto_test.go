@@ -44,6 +44,12 @@ func (m mosquitto) pub(t *testing.T, args ...string) {
 	succeeds(t, "", find(t, "mosquitto_pub"), append(m.options(), args...)...)
 }
 
+// pubLines publishes lines, one message each.
+func (m mosquitto) pubLines(t *testing.T, lines string, args ...string) {
+	t.Helper()
+	succeeds(t, lines, find(t, "mosquitto_pub"), append(append(m.options(), args...), "-l")...)
+}
+
 // message begins the lines in which mosquitto_sub prints a message: topic, QoS, retain flag and payload.
 const message = "message "
 
@@ -117,13 +123,9 @@ func everyQoSOnce(t *testing.T, m mosquitto) {
 	topic := m.topic()
 	sub := m.sub(t, "-t", topic+"/#", "-q", "2")
 	for qos := range 3 {
-		for i := range 3 {
-			m.pub(t, "-t", fmt.Sprintf("%s/%d", topic, qos), "-q", fmt.Sprint(qos), "-m", fmt.Sprintf("hello %d", i))
-		}
-	}
-	for qos := range 3 {
-		for i := range 3 {
-			sub.wants(t, message, fmt.Sprintf("%s/%d %d 0 hello %d", topic, qos, qos, i))
+		m.pubLines(t, "a\nb\nc\n", "-t", fmt.Sprintf("%s/%d", topic, qos), "-q", fmt.Sprint(qos))
+		for _, text := range []string{"a", "b", "c"} {
+			sub.wants(t, message, fmt.Sprintf("%s/%d %d 0 %s", topic, qos, qos, text))
 		}
 	}
 	m.pub(t, "-t", topic, "-q", "2", "-m", "last")
@@ -138,14 +140,14 @@ func subscriptionCapsQoS(t *testing.T, m mosquitto) {
 			m.pub(t, "-t", topic, "-q", fmt.Sprint(published), "-m", "x")
 			sub.wants(t, message, fmt.Sprintf("%s %d 0 x", topic, min(qos, published)))
 		}
+		sub.kill()
 	}
 }
 
 func retainedWaits(t *testing.T, m mosquitto) {
 	topic := m.topic()
 	for qos := range 3 {
-		m.pub(t, "-t", fmt.Sprintf("%s/%d", topic, qos), "-q", fmt.Sprint(qos), "-m", "old", "-r")
-		m.pub(t, "-t", fmt.Sprintf("%s/%d", topic, qos), "-q", fmt.Sprint(qos), "-m", "kept", "-r")
+		m.pubLines(t, "old\nkept\n", "-t", fmt.Sprintf("%s/%d", topic, qos), "-q", fmt.Sprint(qos), "-r")
 		if got, want := m.get(t, 1, "-t", fmt.Sprintf("%s/%d", topic, qos), "-q", "2")[0], fmt.Sprintf("%s/%d %d 1 kept", topic, qos, qos); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}

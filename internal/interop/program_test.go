@@ -189,12 +189,26 @@ func (r *reader) rest(prefix string) (list []string) {
 	return list
 }
 
+// all is the lines so far, from the first on, that contain text.
+func (p *program) all(text string) (list []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, line := range p.lines {
+		if strings.Contains(line, text) {
+			list = append(list, line)
+		}
+	}
+	return list
+}
+
 // run runs a program to its end and gives what it printed and its exit code.
 func run(t *testing.T, stdin, name string, args ...string) (string, int) {
 	t.Helper()
 	p := launch(t, name, args...)
-	if _, err := io.WriteString(p.stdin, stdin); err != nil {
-		t.Fatal(err)
+	if stdin != "" {
+		if _, err := io.WriteString(p.stdin, stdin); err != nil {
+			t.Fatal(err)
+		}
 	}
 	p.stdin.Close()
 	code := p.wait(t)
@@ -219,4 +233,14 @@ func write(t *testing.T, name, text string) {
 	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// read reads a file of a test.
+func read(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }

@@ -50,21 +50,22 @@ func (s *sides) exchange(t *testing.T) {
 	atHere, atThere := s.atHere.from(), s.atThere.from()
 	var want []string
 	for qos := range 3 {
-		for i := range 3 {
-			for name, side := range map[string]mosquitto{"here": s.here, "there": s.there} {
-				topic := fmt.Sprintf("%s/%s/%d", round, name, qos)
-				side.pub(t, "-t", topic, "-q", fmt.Sprint(qos), "-m", fmt.Sprint(i))
-				want = append(want, fmt.Sprintf("%s %d 0 %d", topic, qos, i))
+		for name, side := range map[string]mosquitto{"here": s.here, "there": s.there} {
+			topic := fmt.Sprintf("%s/%s/%d", round, name, qos)
+			side.pubLines(t, "a\nb\nc\n", "-t", topic, "-q", fmt.Sprint(qos))
+			for _, text := range []string{"a", "b", "c"} {
+				want = append(want, fmt.Sprintf("%s %d 0 %s", topic, qos, text))
 			}
 		}
 	}
 	// What a side sent back would go before what is published later: after two laps it would have been here and there.
 	for i := range 2 {
 		lap := fmt.Sprintf("%s/lap/%d", round, i)
-		s.here.pub(t, "-t", lap+"/here", "-q", "2", "-m", "x")
-		s.atThere.after(t, message+lap+"/here ")
-		s.there.pub(t, "-t", lap+"/there", "-q", "2", "-m", "x")
-		s.atHere.after(t, message+lap+"/there ")
+		for name, side := range map[string]mosquitto{"/here": s.here, "/there": s.there} {
+			side.pub(t, "-t", lap+name, "-q", "2", "-m", "x")
+			s.atHere.after(t, message+lap+name+" ")
+			s.atThere.after(t, message+lap+name+" ")
+		}
 		want = append(want, lap+"/here 2 0 x", lap+"/there 2 0 x")
 	}
 	slices.Sort(want)
