@@ -29,6 +29,7 @@ var arrows = map[string][]string{
 	"internal/mqttclient": {"bridge", "internal/mqttclient/..."},
 	"internal/bench":      {"bridge", "internal/mqttclient/..."},
 	"internal/house":      {},
+	"internal/interop":    {},
 }
 
 // outside says which packages may import what is not ours and not of the standard library, tests excepted. The longest

@@ -3,11 +3,13 @@ package interop
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -125,17 +127,16 @@ func (d door) topic() string { return fmt.Sprintf("%st%d", d.tree, serial.Add(1)
 // clientID is a client id that no other test uses, short enough for every version.
 func clientID() string { return fmt.Sprintf("client-%d", serial.Add(1)) }
 
-// freePort is a port that nobody listens on.
+// freePort is a port that nobody listens on, for programs that cannot choose one themselves. It is below those that systems
+// give to outgoing connections, of which other tests make many meanwhile.
 func freePort(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		port := strconv.Itoa(20_000 + rand.N(12_000))
+		ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port))
+		if err == nil {
+			ln.Close()
+			return port
+		}
 	}
-	defer ln.Close()
-	_, port, err := net.SplitHostPort(ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
 }
