@@ -895,6 +895,12 @@ func TestAfterLoadAllGaugesAreZero(t *testing.T) {
 		})
 	}
 	all.Wait()
+	eventually(t, func() error { // the last of them may not have been looked at yet
+		if st := s.stats(); st.Accepted != 8*40 || st.Connections != 0 {
+			return fmt.Errorf("%d connections came, %d are left", st.Accepted, st.Connections)
+		}
+		return nil
+	})
 	for i := range 10 {
 		s.open(raw.Connect{Version: raw.V311, ClientID: fmt.Sprint(i), Clean: true}).Close()
 	}
