@@ -257,6 +257,10 @@ func (c *conn) handleDisconnect(body []byte) error {
 // fail tells the client why its connection ends, in the words of its version, and closes it. MQTT 5 clients that are
 // connected get a DISCONNECT; before that a CONNACK is the only answer there is (MQTT-3.14.0-1).
 func (c *conn) fail(b *bridge.Batch, err error) {
+	if errors.Is(err, errStopped) { // it has been told, or has said goodbye itself
+		c.phase = disconnecting
+		return
+	}
 	var v *violation
 	code, text := byte(codeUnspecified), ""
 	if errors.As(err, &v) {
@@ -266,7 +270,6 @@ func (c *conn) fail(b *bridge.Batch, err error) {
 	}
 	c.reason = code
 	switch {
-	case errors.Is(err, errStopped):
 	case c.phase == connected && c.version == 5:
 		c.sendPacket(b, encodeDisconnect(code, text, "", c.maxPacket))
 	case c.phase != connected && c.version == 5 && code >= codeUnspecified:

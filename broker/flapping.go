@@ -29,7 +29,7 @@ func (f *flaps) another(now time.Time) bool {
 // others with the same client id wait beside it.
 func (s *session) calm(c *conn) {
 	old := s.live.Load()
-	if old == nil {
+	if old == nil || s.srv.letFlap {
 		return
 	}
 	s.mu.Lock()

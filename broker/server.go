@@ -26,6 +26,7 @@ type Server struct {
 	limits   atomic.Pointer[Limits]
 	gate     *gate
 	started  time.Time
+	letFlap  bool // for tests that take over as fast as they can
 
 	mu       sync.Mutex // never held while another lock but the hub's is taken
 	sessions map[string]*session

@@ -196,10 +196,12 @@ func TestTheOldConnectionIsToldOfTheTakeOverWhateverFlowsToIt(t *testing.T) {
 	t.Parallel()
 	t.Run("TCP", func(t *testing.T) {
 		s := start(t, options{})
+		s.LetFlap()
 		takeOverUnderTraffic(t, s, func() *raw.Conn { return raw.Dial(t, s.Addr) })
 	})
 	t.Run("TLS", func(t *testing.T) {
 		s := start(t, options{tls: selfSigned(t)})
+		s.LetFlap()
 		takeOverUnderTraffic(t, s, func() *raw.Conn { return dialTLS(t, s) })
 	})
 }
@@ -247,6 +249,7 @@ func TestOfManyConnectionsWithOneClientIDOneSurvivesAndNothingIsLost(t *testing.
 	for _, qos := range []byte{1, 2} {
 		t.Run(fmt.Sprintf("QoS %d", qos), func(t *testing.T) {
 			s := start(t, options{limits: broker.Limits{QueueMessages: 100_000, QueueBytes: 1 << 30}})
+			s.LetFlap()
 			connect := raw.Connect{ClientID: "one", Props: raw.Props{raw.SessionExpiry.Int(100), raw.ReceiveMaximum.Int(10)}}
 			first := s.open(connect)
 			first.Subscribe(qos, "x")
@@ -424,6 +427,7 @@ func TestAClientThatComesBackAgainAndAgainLosesNothingAndKeepsTheOrder(t *testin
 				t.Run(fmt.Sprintf("QoS %d, Receive Maximum %d, %d aliases", qos, maximum, aliases), func(t *testing.T) {
 					t.Parallel()
 					s := start(t, options{})
+					s.LetFlap()
 					const messages = 300
 					r := &resumption{
 						t: t, s: s, qos: qos, rng: mathrand.New(mathrand.NewPCG(uint64(qos), uint64(maximum))), received: make(map[uint16]bool),

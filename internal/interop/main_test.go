@@ -1,5 +1,5 @@
 // Package interop runs the real binary against the clients and brokers that people have: mosquitto_pub and mosquitto_sub,
-// paho-mqtt for Python, MQTT.js, a Mosquitto as a bridge, and the commands pub and sub. Nothing in it sleeps: every test waits
+// paho-mqtt for Python, MQTT.js, a Mosquitto as a bridge, and the commands pub and sub. No test sleeps: each waits
 // for what a program prints, and a last message shows that nothing else is under way.
 package interop
 
@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
+	"time"
 )
 
 // binary is the program under test.
@@ -38,5 +40,14 @@ func buildAndRun(m *testing.M) int {
 	// The tests compute little and wait for processes and timers much: more of them at a time than there are processors.
 	flag.Parse()
 	flag.Set("test.parallel", "8")
-	return m.Run()
+	code := m.Run()
+	for wait := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > 2 && time.Now().Before(wait); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if n := runtime.NumGoroutine(); code == 0 && n > 2 {
+		stacks := make([]byte, 1<<20)
+		fmt.Printf("%d goroutines are left:\n%s\n", n, stacks[:runtime.Stack(stacks, true)])
+		code = 1
+	}
+	return code
 }
