@@ -267,6 +267,9 @@ func (r *reader) filter(v Version) Filter {
 
 func (r *reader) connect() *Connect {
 	c := &Connect{ProtocolName: r.text(), Level: r.byte()}
+	if c.ProtocolName == "" {
+		r.fail("empty protocol name")
+	}
 	c.Version = Version(c.Level &^ 0x80)
 	flags := r.byte()
 	c.Flags = &flags
