@@ -281,6 +281,12 @@ func TestATopicOf65535LevelsIsRefused(t *testing.T) {
 		c.Send(raw.Publish{Topic: deep, Payload: "x", Retain: true, QoS: 2, ID: 1})
 		c.ExpectAck(raw.PUBREC, 1, 0x90)
 		c.Send(raw.Publish{Topic: deep, Payload: "x", Retain: true})
+		if hub.TopicBytes == 0 { // as long, and flat
+			c.Send(raw.Publish{Topic: strings.Repeat("t", 60_000), Payload: "x", Retain: true, QoS: 1, ID: 1})
+			c.ExpectAck(raw.PUBACK, 1, 0x90)
+			c.Send(raw.Subscribe{ID: 1, Filters: []raw.Filter{{Filter: strings.Repeat("t", 60_000)}}})
+			c.ExpectCode(raw.SUBACK, 0x8F)
+		}
 		c.Send(raw.Subscribe{ID: 1, Filters: []raw.Filter{{Filter: deep}, {Filter: deep[:60000] + "#"}, {Filter: "$share/g/" + deep[:60000]}}})
 		c.ExpectCode(raw.SUBACK, 0x8F)
 		c.Send(raw.Unsubscribe{ID: 1, Filters: []string{deep}})
@@ -464,21 +470,27 @@ func TestASilentClientIsClosedAfterOneAndAHalfKeepAlivesHoweverLong(t *testing.T
 
 func TestAPeerThatNeverFinishesItsHandshakeDelaysNobody(t *testing.T) {
 	t.Parallel()
-	s := start(t, options{tls: selfSigned(t), limits: broker.Limits{HandshakeTimeout: 200 * time.Millisecond}})
-	var silent []net.Conn
-	for range 20 {
-		nc, err := net.Dial("tcp", s.Addr)
-		if err != nil {
-			t.Fatal(err)
+	config := selfSigned(t)
+	silent := func(s *server) (all []net.Conn) {
+		for range 20 {
+			nc, err := net.Dial("tcp", s.Addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { nc.Close() })
+			nc.Write([]byte{0x16, 3, 1}) // the beginning of a hello
+			all = append(all, nc)
 		}
-		defer nc.Close()
-		nc.Write([]byte{0x16, 3, 1}) // the beginning of a hello
-		silent = append(silent, nc)
+		return all
 	}
+	s := start(t, options{tls: config, limits: broker.Limits{HandshakeTimeout: time.Hour}})
+	silent(s)
 	c := dialTLS(t, s)
 	c.Connected(raw.Connect{ClientID: "c", Clean: true})
 	c.Quiet()
-	for _, nc := range silent { // and their time ends
+
+	s = start(t, options{tls: config, limits: broker.Limits{HandshakeTimeout: 100 * time.Millisecond}})
+	for _, nc := range silent(s) { // their time ends
 		nc.SetReadDeadline(time.Now().Add(10 * time.Second))
 		if _, err := nc.Read(make([]byte, 1)); os.IsTimeout(err) {
 			t.Fatal("a connection without handshake is still open")

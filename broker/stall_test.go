@@ -187,20 +187,38 @@ func TestAfterAStallWhatWasNotDroppedArrives(t *testing.T) {
 	for _, version := range []raw.Version{raw.V311, raw.V5} {
 		for qos := range byte(3) {
 			t.Run(fmt.Sprintf("version %v, QoS %d", version, qos), func(t *testing.T) {
-				s := start(t, options{limits: broker.Limits{UnsentBytes: 64 << 10, QueueBytes: 128 << 10, WriteStall: time.Hour}})
+				limits := broker.Limits{UnsentBytes: 64 << 10, QueueBytes: 128 << 10, WriteStall: time.Hour}
+				s := start(t, options{limits: limits})
 				slow := s.stalled(raw.Connect{Version: version, ClientID: "slow", Clean: true}, qos, "#")
 				pub := s.open(raw.Connect{ClientID: "publisher", Clean: true})
-				sent := s.fill(pub, "a", qos)
-				for range 50 {
-					pub.Publish(raw.Publish{Topic: "b", Payload: strings.Repeat("y", 8<<10), QoS: qos, ID: 1})
-					sent++
+				filled := s.fill(pub, "a", qos)
+				publish := func(from, n int) {
+					for i := from; i < from+n; i++ {
+						pub.Publish(raw.Publish{Topic: "b", Payload: fmt.Sprintf("%06d%*s", i, 8<<10, ""), QoS: qos, ID: 1})
+					}
 				}
-				received := 0
+				publish(0, 50)
+				pub.Quiet()
+				if st := s.stats(); st.QueuedBytes > int64(limits.QueueBytes) || qos > 0 && st.Dropped[bridge.DropQueueFull] == 0 {
+					t.Errorf("%d bytes are queued, dropped are %v", st.QueuedBytes, st.Dropped)
+				}
+				var more sync.WaitGroup // go on while it begins to read
+				more.Go(func() { publish(50, 50) })
+				defer more.Wait()
+				sent := filled + 100
+				received, last := 0, ""
 				for received+s.drops(bridge.DropSlowConsumer)+s.drops(bridge.DropQueueFull) < sent {
 					p := slow.Read()
 					slow.Ack(p)
-					if p.Type == raw.PUBLISH {
-						received++
+					if p.Type != raw.PUBLISH {
+						continue
+					}
+					received++
+					if p.Topic == "b" {
+						if p.Text() <= last {
+							t.Fatalf("%.6s came after %.6s", p.Text(), last)
+						}
+						last = p.Text()
 					}
 				}
 				slow.Send(raw.Pingreq{})
@@ -215,6 +233,40 @@ func TestAfterAStallWhatWasNotDroppedArrives(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestWhatIsSentAgainComesBeforeWhatIsNewAlsoToASlowReader has a client come back that does not read, so that not all of what
+// it has not acknowledged finds room at once.
+func TestWhatIsSentAgainComesBeforeWhatIsNewAlsoToASlowReader(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{limits: broker.Limits{UnsentBytes: 256 << 10, WriteStall: time.Hour}})
+	connect := raw.Connect{ClientID: "slow", Props: raw.Props{raw.SessionExpiry.Int(100)}}
+	slow := s.open(connect)
+	slow.Subscribe(1, "x")
+	pub := s.open(raw.Connect{ClientID: "publisher", Clean: true})
+	publish := func(from, n int) {
+		for i := from; i < from+n; i++ {
+			pub.Publish(raw.Publish{Topic: "x", Payload: fmt.Sprintf("%06d%*s", i, 4<<10, ""), QoS: 1, ID: 1})
+		}
+	}
+	const again, fresh = 60, 60
+	publish(0, again)
+	for range again {
+		slow.Expect(raw.PUBLISH)
+	}
+	slow.Drop()
+	s.alone(1)
+	slow = s.dialSmall()
+	slow.Connected(connect)
+	publish(again, fresh)
+	for i := range again + fresh {
+		p := slow.Expect(raw.PUBLISH)
+		if want := fmt.Sprintf("%06d", i); p.Text()[:6] != want || p.Dup != (i < again) {
+			t.Fatalf("got message %.6s with dup=%t, want %s", p.Text(), p.Dup, want)
+		}
+		slow.Ack(p)
+	}
+	slow.Quiet()
 }
 
 // TestAMessageThatFoundNoRoomIsSentWhenThereIsRoom has QoS 0 traffic use up the room for unsent bytes, so that no

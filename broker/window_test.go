@@ -408,9 +408,61 @@ func TestAStalledPeerCostsNoMoreThanTheLimit(t *testing.T) {
 		if got := sent + n.Queued.Load() + int64(n.Dropped[bridge.DropQueueFull].Load()) + int64(n.Dropped[bridge.DropSlowConsumer].Load()); got != 300 && qos > 0 || sent < 50 || sent > 66 {
 			t.Errorf("at QoS %d %d were taken, %d are queued, dropped are %d and %d", qos, sent, n.Queued.Load(), n.Dropped[bridge.DropQueueFull].Load(), n.Dropped[bridge.DropSlowConsumer].Load())
 		}
+		// Nor do retained values, however many there are.
+		b := hub.Begin()
+		for i := range 100 {
+			hub.PublishSystem(b, &bridge.Message{Topic: bridge.Topic(fmt.Sprint("r/", i)), Payload: make([]byte, message), QoS: qos, Retain: true})
+		}
+		b.End()
+		feed(packet.Subscribe{ID: 2, Filters: []packet.Filter{{Filter: "r/#", QoS: byte(qos)}}}.Append(nil, packet.V5))
+		if unsent := c.out.unsent; unsent > limit+100 { // and its SUBACK
+			t.Errorf("at QoS %d %d bytes wait to be written", qos, unsent)
+		}
+		// And it is not read from once its acknowledgements alone are above the limit.
+		var publishes []byte
+		for range limit / 4 {
+			publishes = packet.Publish{Topic: "y", QoS: 1, ID: 1}.Append(publishes, packet.V311)
+		}
+		b = hub.Begin()
+		c.version = 4
+		_, pause, err := c.handle(b, new(workspace), publishes)
+		b.End()
+		if err != nil || pause == nil {
+			t.Errorf("it is read from though %d bytes wait to be written; %v", c.out.unsent, err)
+		}
 		c.out.close()
 		c.end(errStopped)
 		srv.ended(c)
+	}
+}
+
+// TestASessionThatHasEndedTakesNothing delivers to one that a publisher has found before its subscriptions were removed.
+func TestASessionThatHasEndedTakesNothing(t *testing.T) {
+	t.Parallel()
+	hub, err := bridge.New(bridge.Config{Access: everybody{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv, err := New(Config{Hub: hub})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := hub.Attach(&bridge.Identity{ClientID: "c", Permissions: everybody{}}, srv.counters, func(bridge.Reason) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, filter := range []bridge.Filter{"x", "$share/g/x"} {
+		if _, _, err := client.Subscribe(filter, bridge.SubscribeOptions{QoS: 2}, &session{srv: srv, ended: true, expiry: time.Hour}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for qos := range bridge.QoS(3) {
+		b := hub.Begin()
+		hub.PublishSystem(b, &bridge.Message{Topic: "x", QoS: qos})
+		b.End()
+	}
+	if n := srv.counters; n.Queued.Load() != 0 || n.QueuedBytes.Load() != 0 || n.Dropped[bridge.DropSessionEnded].Load() != 2 {
+		t.Errorf("%d messages of %d bytes are queued, %d are dropped", n.Queued.Load(), n.QueuedBytes.Load(), n.Dropped[bridge.DropSessionEnded].Load())
 	}
 }
 
