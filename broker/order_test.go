@@ -353,6 +353,37 @@ func TestRetainedValuesAreStreamedToASlowReaderAndNoneIsLost(t *testing.T) {
 	}
 }
 
+func TestRetainedValuesCountAgainstTheWindow(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{})
+	pub := s.open(raw.Connect{ClientID: "pub", Clean: true})
+	for i := range 10 {
+		pub.Publish(raw.Publish{Topic: fmt.Sprint("r/", i), Payload: "x", QoS: 2, ID: 1, Retain: true})
+	}
+	for qos := byte(1); qos <= 2; qos++ {
+		c := s.open(raw.Connect{ClientID: "sub", Clean: true, Props: raw.Props{raw.ReceiveMaximum.Int(3)}})
+		c.Subscribe(qos, "r/#")
+		var open []raw.Packet
+		for range 3 {
+			open = append(open, c.Expect(raw.PUBLISH))
+		}
+		c.Quiet()
+		for n := 3; len(open) > 0; {
+			c.Ack(open[0])
+			if qos == 2 {
+				c.Ack(c.Expect(raw.PUBREL))
+			}
+			open = open[1:]
+			if n < 10 {
+				open = append(open, c.Expect(raw.PUBLISH))
+				n++
+			}
+			c.Quiet()
+		}
+		c.Close()
+	}
+}
+
 // TestSubscribingAgainAndAgainKeepsOneStreamOfRetainedValues has a client that does not read ask for them as often as it can.
 func TestSubscribingAgainAndAgainKeepsOneStreamOfRetainedValues(t *testing.T) {
 	s := start(t, options{limits: broker.Limits{WriteStall: time.Hour}, hub: unpaced})

@@ -45,6 +45,34 @@ func (h *held) Allowed(_ bridge.Action, t bridge.Topic) bool {
 	return true
 }
 
+// TestATakeOverWaitsForWhatTheOldConnectionIsAtWorkOn has a client send a QoS 2 message, and again over a new connection while
+// the first is still being handled.
+func TestATakeOverWaitsForWhatTheOldConnectionIsAtWorkOn(t *testing.T) {
+	t.Parallel()
+	access := newHeld()
+	s := start(t, options{access: access})
+	sub := s.open(raw.Connect{ClientID: "sub", Clean: true})
+	sub.Subscribe(2, "held")
+	connect := raw.Connect{ClientID: "pub", Props: raw.Props{raw.SessionExpiry.Int(100)}}
+	old := s.open(connect)
+	old.Send(raw.Publish{Topic: "held", Payload: "once", QoS: 2, ID: 1})
+	<-access.entered
+	next := raw.Dial(t, s.Addr)
+	next.Send(connect, raw.Publish{Topic: "held", Payload: "once", QoS: 2, ID: 1, Dup: true})
+	select {
+	case <-access.entered:
+		t.Error("it is handled beside the first")
+	case <-time.After(50 * time.Millisecond): // enough for that to happen; nothing is late where it does not
+	}
+	close(access.release)
+	next.ExpectCode(raw.CONNACK, 0)
+	next.ExpectAck(raw.PUBREC, 1, 0)
+	next.Send(raw.Pubrel{ID: 1})
+	next.ExpectAck(raw.PUBCOMP, 1, 0)
+	sub.Deliver()
+	sub.Quiet()
+}
+
 // flood sends the same bytes again and again, and reads nothing, until the connection ends.
 func flood(c *raw.Conn, packets ...raw.Sendable) (ended <-chan struct{}) {
 	done := make(chan struct{})
@@ -90,80 +118,121 @@ func dialTLS(t testing.TB, s *server) *raw.Conn {
 	return raw.On(t, nc)
 }
 
+// everyWay runs a test over each way in which a connection may be read: by a poller where there is one, by a goroutine that
+// reads the socket when it is readable, and by one that waits in Read.
+func everyWay(t *testing.T, o options, test func(t *testing.T, s *server, connect func(raw.Connect) *raw.Conn)) {
+	for _, way := range []struct {
+		name string
+		tls  bool
+		dial func(t *testing.T, s *server) *raw.Conn
+	}{
+		{"accepted", false, func(t *testing.T, s *server) *raw.Conn { return raw.Dial(t, s.Addr) }},
+		{"handed over", false, handedOver},
+		{"TLS", true, func(t *testing.T, s *server) *raw.Conn { return dialTLS(t, s) }},
+	} {
+		t.Run(way.name, func(t *testing.T) {
+			t.Parallel()
+			o := o
+			if way.tls {
+				o.tls = selfSigned(t)
+			}
+			s := start(t, o)
+			s.LetFlap()
+			test(t, s, func(p raw.Connect) *raw.Conn {
+				c := way.dial(t, s)
+				c.Connected(p)
+				return c
+			})
+		})
+	}
+}
+
+// handedOver is a connection that somebody else has accepted for the server.
+func handedOver(t *testing.T, s *server) *raw.Conn {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c := raw.Dial(t, ln.Addr().String())
+	nc, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	go s.ServeConn(nc)
+	return c
+}
+
 func TestAWriteErrorWhileTheReaderIsAtWorkEndsTheConnection(t *testing.T) {
 	t.Parallel()
-	access := newHeld()
-	s := start(t, options{access: access})
-	c := s.open(raw.Connect{ClientID: "reset", Clean: true, Props: raw.Props{raw.SessionExpiry.Int(100)}})
-	c.Send(raw.Publish{Topic: "held", QoS: 1, ID: 1})
-	<-access.entered
-	c.Reset() // the PUBACK will meet a broken connection, in the goroutine that reads from it
-	close(access.release)
-	eventually(t, func() error {
-		if n := s.stats().Connections; n != 0 {
-			return fmt.Errorf("%d connections", n)
-		}
-		return nil
+	everyWay(t, options{}, func(t *testing.T, s *server, connect func(raw.Connect) *raw.Conn) {
+		access := newHeld()
+		s.Hub.SetAccess(access)
+		c := connect(raw.Connect{ClientID: "reset", Clean: true, Props: raw.Props{raw.SessionExpiry.Int(100)}})
+		c.Send(raw.Publish{Topic: "held", QoS: 1, ID: 1})
+		<-access.entered
+		c.Reset() // the PUBACK will meet a broken connection, in the goroutine that reads from it
+		close(access.release)
+		s.alone(0)
+		again := connect(raw.Connect{ClientID: "reset"})
+		again.Quiet()
 	})
-	again, connack := raw.Open(t, s.Addr, raw.Connect{ClientID: "reset"})
-	if !connack.SessionPresent {
-		t.Error("the session is gone")
-	}
-	again.Quiet()
 }
 
 func TestTwoClientsThatBreakWhileEachWritesToTheOtherDoNotLockUp(t *testing.T) {
 	t.Parallel()
-	access := newHeld()
-	s := start(t, options{access: access})
-	a := s.open(raw.Connect{ClientID: "a", Clean: true})
-	b := s.open(raw.Connect{ClientID: "b", Clean: true})
-	a.Subscribe(0, "to/a")
-	b.Subscribe(0, "to/b")
-	a.Send(raw.Publish{Topic: "to/b"}, raw.Publish{Topic: "held", QoS: 1, ID: 1})
-	b.Send(raw.Publish{Topic: "to/a"}, raw.Publish{Topic: "held", QoS: 1, ID: 1})
-	<-access.entered
-	<-access.entered
-	a.Reset()
-	b.Reset()
-	close(access.release)
-	eventually(t, func() error {
-		if n := s.stats().Connections; n != 0 {
-			return fmt.Errorf("%d connections", n)
-		}
-		return nil
+	everyWay(t, options{}, func(t *testing.T, s *server, connect func(raw.Connect) *raw.Conn) {
+		access := newHeld()
+		s.Hub.SetAccess(access)
+		a := connect(raw.Connect{ClientID: "a", Clean: true})
+		b := connect(raw.Connect{ClientID: "b", Clean: true})
+		a.Subscribe(0, "to/a")
+		b.Subscribe(0, "to/b")
+		a.Send(raw.Publish{Topic: "to/b"}, raw.Publish{Topic: "held", QoS: 1, ID: 1})
+		b.Send(raw.Publish{Topic: "to/a"}, raw.Publish{Topic: "held", QoS: 1, ID: 1})
+		<-access.entered // where one goroutine reads both, only one of them enters
+		a.Reset()
+		b.Reset()
+		close(access.release)
+		s.alone(0)
 	})
 }
 
+// slowly has the server read so slowly from one client that its socket is never empty.
+var slowly = options{hub: bridge.Limits{MessagesPerSecond: 1000}}
+
 func TestAClientThatNeverStopsSendingIsTakenOverAtOnce(t *testing.T) {
 	t.Parallel()
-	s := start(t, options{hub: bridge.Limits{MessagesPerSecond: 1000}}) // so slow that the socket is never empty
-	c := s.open(raw.Connect{ClientID: "busy", Clean: true})
-	ended := flood(c, burst(1000, raw.Publish{Topic: "x", Payload: "some bytes"}))
-	eventually(t, func() error {
+	everyWay(t, slowly, func(t *testing.T, s *server, connect func(raw.Connect) *raw.Conn) {
+		c := connect(raw.Connect{ClientID: "busy", Clean: true})
+		ended := flood(c, burst(1000, raw.Publish{Topic: "x", Payload: "some bytes"}))
+		s.busy()
+		next := connect(raw.Connect{ClientID: "busy", Clean: true})
+		<-ended
+		next.Quiet()
+	})
+}
+
+// busy waits until messages come in.
+func (s *server) busy() {
+	eventually(s.t, func() error {
 		if s.stats().MessagesIn[0] == 0 {
 			return fmt.Errorf("nothing came in")
 		}
 		return nil
 	})
-	next := s.open(raw.Connect{ClientID: "busy", Clean: true})
-	<-ended
-	next.Quiet()
 }
 
 func TestAClientThatNeverStopsSendingIsSentAwayWhenItsRightsEnd(t *testing.T) {
 	t.Parallel()
-	s := start(t, options{hub: bridge.Limits{MessagesPerSecond: 1000}})
-	c := s.open(raw.Connect{ClientID: "busy", Clean: true})
-	ended := flood(c, burst(1000, raw.Publish{Topic: "x", Payload: "some bytes"}))
-	eventually(t, func() error {
-		if s.stats().MessagesIn[0] == 0 {
-			return fmt.Errorf("nothing came in")
-		}
-		return nil
+	everyWay(t, slowly, func(t *testing.T, s *server, connect func(raw.Connect) *raw.Conn) {
+		c := connect(raw.Connect{ClientID: "busy", Clean: true})
+		ended := flood(c, burst(1000, raw.Publish{Topic: "x", Payload: "some bytes"}))
+		s.busy()
+		s.Hub.SetAccess(nobody{})
+		<-ended
 	})
-	s.Hub.SetAccess(nobody{})
-	<-ended
 }
 
 // nobody lets nobody in.
@@ -176,44 +245,35 @@ func (nobody) Permissions(*bridge.Identity) (bridge.Permissions, bool) { return 
 
 func TestShutdownEndsClientsThatNeverStopSending(t *testing.T) {
 	t.Parallel()
-	s := start(t, options{hub: bridge.Limits{MessagesPerSecond: 1000}})
-	var all []<-chan struct{}
-	for i := range 20 {
-		c := s.open(raw.Connect{ClientID: fmt.Sprint(i), Clean: true})
-		all = append(all, flood(c, burst(1000, raw.Publish{Topic: "x", Payload: "some bytes"})))
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	if err := s.Shutdown(ctx); err != nil {
-		t.Error(err)
-	}
-	for _, ended := range all {
-		<-ended
-	}
+	everyWay(t, slowly, func(t *testing.T, s *server, connect func(raw.Connect) *raw.Conn) {
+		var all []<-chan struct{}
+		for i := range 10 {
+			c := connect(raw.Connect{ClientID: fmt.Sprint(i), Clean: true})
+			all = append(all, flood(c, burst(1000, raw.Publish{Topic: "x", Payload: "some bytes"})))
+		}
+		s.busy()
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := s.Shutdown(ctx); err != nil {
+			t.Error(err)
+		}
+		for _, ended := range all {
+			<-ended
+		}
+	})
 }
 
 func TestTheOldConnectionIsToldOfTheTakeOverWhateverFlowsToIt(t *testing.T) {
 	t.Parallel()
-	t.Run("TCP", func(t *testing.T) {
-		s := start(t, options{})
-		s.LetFlap()
-		takeOverUnderTraffic(t, s, func() *raw.Conn { return raw.Dial(t, s.Addr) })
-	})
-	t.Run("TLS", func(t *testing.T) {
-		s := start(t, options{tls: selfSigned(t)})
-		s.LetFlap()
-		takeOverUnderTraffic(t, s, func() *raw.Conn { return dialTLS(t, s) })
-	})
+	everyWay(t, options{}, takeOverUnderTraffic)
 }
 
-func takeOverUnderTraffic(t *testing.T, s *server, dial func() *raw.Conn) {
-	pub := dial()
-	pub.Connected(raw.Connect{ClientID: "publisher", Clean: true})
+func takeOverUnderTraffic(t *testing.T, _ *server, connect func(raw.Connect) *raw.Conn) {
+	pub := connect(raw.Connect{ClientID: "publisher", Clean: true})
 	flood(pub, burst(10, raw.Publish{Topic: "x", Payload: "some bytes"}))
 	var last *raw.Conn
 	for range 30 {
-		c := dial()
-		c.Connected(raw.Connect{ClientID: "subscriber", Clean: true})
+		c := connect(raw.Connect{ClientID: "subscriber", Clean: true})
 		if last != nil {
 			for {
 				p := last.Read()
@@ -457,6 +517,23 @@ func TestAClientThatComesBackAgainAndAgainLosesNothingAndKeepsTheOrder(t *testin
 					defer published.Wait()
 					for r.next < messages {
 						r.run(1 + r.rng.IntN(12))
+					}
+					last, _ := raw.Open(t, s.Addr, r.connect)
+					last.Send(raw.Pingreq{})
+					for done := false; !done; { // acknowledges what is left, until nothing comes that was not there
+						switch p := last.Read(); {
+						case p.Type == raw.PINGRESP:
+							done = s.stats().Inflight == 0
+							last.Send(raw.Pingreq{})
+						case p.Type == raw.PUBREL:
+							delete(r.received, p.ID)
+							last.Ack(p)
+						default:
+							last.Ack(p)
+						}
+					}
+					if len(r.received) > 0 {
+						t.Errorf("messages with the identifiers %v were never released", r.received)
 					}
 				})
 			}

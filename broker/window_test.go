@@ -436,6 +436,34 @@ func TestAStalledPeerCostsNoMoreThanTheLimit(t *testing.T) {
 	}
 }
 
+// TestWhoIsNotAdmittedAnyMoreIsSentAwayThoughItHadNoConnectionYet revokes a client between its being let in and its being
+// connected.
+func TestWhoIsNotAdmittedAnyMoreIsSentAwayThoughItHadNoConnectionYet(t *testing.T) {
+	t.Parallel()
+	hub, err := bridge.New(bridge.Config{Access: everybody{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv, err := New(Config{Hub: hub})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := srv.open(memoryConn{}, nil, false)
+	c.out.try = func(p []byte) (int, error) { return len(p), nil }
+	id := &bridge.Identity{ClientID: "c", Permissions: everybody{}}
+	s, fresh, err := srv.sessionFor("c", id)
+	if err != nil || !fresh {
+		t.Fatal(err, fresh)
+	}
+	s.kick(bridge.NotAuthorized)
+	b := hub.Begin()
+	s.enter(b, c, true, id, &connectPacket{clientID: "c", version: 4}, func(bool) {})
+	b.End()
+	wait(t, "the connection to end", c.out.ending)
+	c.end(errStopped)
+	srv.ended(c)
+}
+
 // TestASessionThatHasEndedTakesNothing delivers to one that a publisher has found before its subscriptions were removed.
 func TestASessionThatHasEndedTakesNothing(t *testing.T) {
 	t.Parallel()
