@@ -370,12 +370,14 @@ func TestLogsNeverHoldPasswordsOrPayloads(t *testing.T) {
 		refused := raw.Dial(t, s.Addr) // its will is not allowed
 		refused.Send(connect)
 		refused.Expect(raw.CONNACK)
+		refused.Drop()
 		connect.Will.Topic = "will"
 		bad := connect
 		bad.User = "bad"
 		wrong := raw.Dial(t, s.Addr)
 		wrong.Send(bad)
 		wrong.Expect(raw.CONNACK)
+		wrong.Drop()
 		for _, p := range []raw.Sendable{
 			connect, // a second CONNECT
 			raw.Publish{Topic: "secret/x", Payload: payload, QoS: 1, ID: 1},
@@ -638,11 +640,13 @@ func TestTheLimitOnClientsCountsClientIDsSoATakeOverIsNeverRefused(t *testing.T)
 		c.Send(raw.Connect{Version: v, ClientID: "one too many", Clean: true})
 		c.ExpectCode(raw.CONNACK, code)
 		c.ExpectClosed()
+		c.Drop()
 	}
 	refused(raw.V5, 0x97)
 	refused(raw.V311, 3)
 	again := s.open(raw.Connect{ClientID: "a", Clean: true})
 	a.ExpectDisconnect(0x8E)
+	a.Drop()
 	kept.Drop() // offline it still counts, and may come back
 	s.alone(1)
 	refused(raw.V5, 0x97)
