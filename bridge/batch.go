@@ -54,6 +54,9 @@ func (h *Hub) Begin() *Batch {
 // makes a buffer non-empty sees to it that it is flushed.
 func (b *Batch) Touch(f Flusher) { b.touched = append(b.touched, f) }
 
+// Touched is how many sinks wait for the flush.
+func (b *Batch) Touched() int { return len(b.touched) }
+
 // Flush pushes out what the batch touched so far.
 func (b *Batch) Flush() {
 	for i := 0; i < len(b.touched); i++ { // Flush may touch others
