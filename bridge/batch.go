@@ -9,13 +9,15 @@ import (
 // matching and delivery free of allocation. It is taken from a pool when data is there ([Hub.Begin]) and given back with
 // [Batch.End], so an idle connection owns none. A Batch is used by one goroutine.
 type Batch struct {
-	hub      *Hub
-	Now      int64 // Unix nanoseconds, taken when the batch began
-	touched  []Flusher
-	counters *Counters // of the current publisher's endpoint
-	tallies  []tally   // by Counters.index
-	receipt  Receipt
-	reached  int // sinks that took the current message
+	hub        *Hub
+	Now        int64 // Unix nanoseconds, taken when the batch began
+	touched    []Flusher
+	counters   *Counters // of the current publisher's endpoint
+	tallies    []tally   // by Counters.index
+	receipt    Receipt
+	body       Body       // of the current message in the store
+	durability Durability // of the current message
+	reached    int        // sinks that took the current message
 
 	found     []*leaf
 	sets      [][]place // of the leaves found, as read once
@@ -128,7 +130,7 @@ func (b *Batch) form(key uint32) *[]byte {
 
 // route delivers m to everything that matches. from is the publisher, for No Local; nil if it is not attached any more.
 func (b *Batch) route(from *Client, m *Message) {
-	b.formsUsed, b.receipt, b.reached = 0, 0, 0
+	b.formsUsed, b.reached, b.body = 0, 0, Body{}
 	b.found = b.hub.table.match(string(m.Topic), b.found[:0])
 	// One reading of each set decides both whether filters overlap and who is in them.
 	b.sets = b.sets[:0]
@@ -158,6 +160,7 @@ func (b *Batch) route(from *Client, m *Message) {
 			g.deliver(b, m, nil)
 		}
 	}
+	b.endBody()
 	clear(b.found)
 	clear(b.sets)
 }

@@ -86,31 +86,32 @@ type memo struct {
 	topic []byte // used again, so that a client of many topics does not allocate for each message
 	epoch uint64 // it was decided in
 	err   error
+	kept  Durability // of the topic
 }
 
 const memoSlots = 4
 
-// admit decides whether c may publish to the topic at all.
-func (c *Client) admit(topic Topic) error {
+// admit decides whether c may publish to the topic at all, and how its messages are kept.
+func (c *Client) admit(topic Topic) (Durability, error) {
 	epoch := c.epoch.Load()
 	if c.memos == nil {
 		c.memos = new([memoSlots]memo)
 	}
 	n := len(topic)
 	if n == 0 {
-		return Refuse(BadTopic, "topic name is empty")
+		return 0, Refuse(BadTopic, "topic name is empty")
 	}
 	// The last bytes are where the topics of one client differ most.
 	m := &c.memos[(n+int(topic[n-1])+int(topic[n/2]))%memoSlots]
 	if string(m.topic) == string(topic) && m.epoch == epoch {
-		return m.err
+		return m.kept, m.err
 	}
 	err := c.hub.Admit(c.identity.Load(), topic)
 	if ReasonOf(err) == BadTopic {
-		return err // garbage is not worth remembering
+		return 0, err // garbage is not worth remembering
 	}
-	m.topic, m.epoch, m.err = append(m.topic[:0], topic...), epoch, err
-	return err
+	m.topic, m.epoch, m.err, m.kept = append(m.topic[:0], topic...), epoch, err, c.hub.durable.of(topic)
+	return m.kept, err
 }
 
 // checkTopic validates a topic once on entry and holds it against the limits.
@@ -168,10 +169,12 @@ func (h *Hub) Admit(id *Identity, topic Topic) error {
 func (c *Client) PublishAsync(b *Batch, m *Message) (Result, error) {
 	b.counters = c.counters
 	b.tally(c.counters).in[m.QoS]++
-	if err := c.admit(m.Topic); err != nil {
+	kept, err := c.admit(m.Topic)
+	if err != nil {
 		b.drop(c.counters, DropRefused)
 		return Result{}, err
 	}
+	b.durability = kept
 	return c.publish(b, m)
 }
 
@@ -190,8 +193,14 @@ func (c *Client) publish(b *Batch, m *Message) (Result, error) {
 			m.Expires = limit
 		}
 	}
+	if err := c.hub.durable.refuses(); err != nil && b.wantsStore(m) {
+		b.drop(c.counters, DropRefused)
+		return Result{}, err
+	}
+	b.receipt = 0
 	if m.Retain {
-		if err := c.hub.retained.set(m, *l); err != nil {
+		var err error
+		if b.receipt, err = c.hub.retained.set(m, *l, b.durability); err != nil {
 			b.drop(c.counters, DropRefused)
 			return Result{}, err
 		}
@@ -201,24 +210,32 @@ func (c *Client) publish(b *Batch, m *Message) (Result, error) {
 }
 
 // Publish is PublishAsync in a batch of its own. It returns when everything durable is kept.
-func (c *Client) Publish(_ context.Context, m *Message) error {
-	// There is no store yet that had to be waited for.
-	return c.PublishNow(m)
+func (c *Client) Publish(ctx context.Context, m *Message) error {
+	result, err := c.publishAlone(m)
+	if err != nil {
+		return err
+	}
+	return c.hub.Wait(ctx, result.Receipt)
 }
 
 // PublishNow is Publish without waiting for the store: for messages of the server on behalf of a client, such as wills. It
 // may be called concurrently with everything else.
 func (c *Client) PublishNow(m *Message) error {
+	_, err := c.publishAlone(m)
+	return err
+}
+
+func (c *Client) publishAlone(m *Message) (Result, error) {
 	b := c.hub.Begin()
 	defer b.End()
 	b.counters = c.counters
 	b.tally(c.counters).in[m.QoS]++
 	if err := c.hub.Admit(c.identity.Load(), m.Topic); err != nil {
 		b.drop(c.counters, DropRefused)
-		return err
+		return Result{}, err
 	}
-	_, err := c.publish(b, m)
-	return err
+	b.durability = c.hub.durable.of(m.Topic)
+	return c.publish(b, m)
 }
 
 // published reports whether m came from c (No Local).
@@ -255,6 +272,17 @@ func (c *Client) reads(of Coverage, topic Topic) bool {
 // Subscribe adds or replaces the subscription to f, which [Hub.CheckFilter] has checked. existed says that it replaces one.
 // f may be borrowed. The error carries NotAuthorized, QuotaExceeded, or Unavailable after Close; then nothing has changed.
 func (c *Client) Subscribe(f Filter, o SubscribeOptions, sink Sink) (s *Subscription, existed bool, err error) {
+	return c.subscribe(f, o, sink, false)
+}
+
+// Restore adds a subscription that was granted before a restart. It stays also where the rules forbid all of it now, as it
+// does when rules change: nothing is delivered by it meanwhile.
+func (c *Client) Restore(f Filter, o SubscribeOptions, sink Sink) (*Subscription, error) {
+	s, _, err := c.subscribe(f, o, sink, true)
+	return s, err
+}
+
+func (c *Client) subscribe(f Filter, o SubscribeOptions, sink Sink, restored bool) (s *Subscription, existed bool, err error) {
 	refuse := func(r Reason, text string) error {
 		e := &Error{Op: "subscribing", Topic: strings.Clone(string(f)), Reason: r}
 		if text != "" {
@@ -263,7 +291,7 @@ func (c *Client) Subscribe(f Filter, o SubscribeOptions, sink Sink) (s *Subscrip
 		return e
 	}
 	s = &Subscription{Filter: f, Options: o, owner: c, sink: sink}
-	if c.coverage(&s.access, f) == CoversNone {
+	if c.coverage(&s.access, f) == CoversNone && !restored {
 		return nil, false, refuse(NotAuthorized, "")
 	}
 	c.mu.Lock()

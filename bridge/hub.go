@@ -17,6 +17,7 @@ type Config struct {
 	Shared SharedStrategy // how shared groups choose
 	Log    *slog.Logger   // default: discard
 	Node   string         // name of this node, for loop prevention; may be empty
+	Store  RetainedStore  // keeps retained values; nil: they are kept in memory
 }
 
 // Hub is the centre: it lets clients in, authorises, keeps retained values, matches and delivers.
@@ -27,6 +28,7 @@ type Hub struct {
 	table    *table
 	retained *retained
 	batches  sync.Pool
+	durable  durable
 
 	limits atomic.Pointer[Limits]
 	access atomic.Pointer[Access]
@@ -53,10 +55,16 @@ func New(cfg Config) (*Hub, error) {
 	}
 	h := &Hub{log: cfg.Log, node: cfg.Node, shared: cfg.Shared, table: newTable(), clients: make(map[clientKey]*Client)}
 	h.retained = newRetained(h.table.hashOf)
+	h.durable.store, h.retained.store = cfg.Store, cfg.Store
 	limits := cfg.Limits.WithDefaults()
 	h.limits.Store(&limits)
 	h.access.Store(&cfg.Access)
 	h.endpoints.Store(&[]*Counters{})
+	if cfg.Store != nil {
+		if err := h.retained.load(time.Now().UnixNano()); err != nil {
+			return nil, fmt.Errorf("loading retained values: %w", err)
+		}
+	}
 	return h, nil
 }
 
@@ -131,6 +139,36 @@ func (h *Hub) Authenticate(ctx context.Context, c Credentials) (*Identity, error
 // already. The error carries QuotaExceeded at the limit on clients, and NotAuthorized where a reload since Authenticate does
 // not let the client in any more.
 func (h *Hub) Attach(id *Identity, counters *Counters, closer func(Reason)) (*Client, error) {
+	c, err := h.attach(id, counters, closer)
+	if err != nil {
+		return nil, err
+	}
+	admitted := false
+	defer func() {
+		if !admitted { // or the Access has panicked
+			c.Close()
+		}
+	}()
+	// A reload between Authenticate and here has not seen c.
+	if !c.reconsider(id) {
+		return nil, &Error{Op: "attaching", Reason: NotAuthorized, Err: errors.New("the user is not admitted any more")}
+	}
+	admitted = true
+	return c, nil
+}
+
+// Restore attaches the client of a session that was kept across a restart, without a connection. Where the user is not
+// admitted any more, the client has no permissions until a reload or its return changes that.
+func (h *Hub) Restore(id *Identity, counters *Counters, closer func(Reason)) (*Client, error) {
+	c, err := h.attach(id, counters, closer)
+	if err != nil {
+		return nil, err
+	}
+	c.reconsider(id)
+	return c, nil
+}
+
+func (h *Hub) attach(id *Identity, counters *Counters, closer func(Reason)) (*Client, error) {
 	c := &Client{hub: h, id: id.ClientID, counters: counters, closer: closer}
 	c.identity.Store(id)
 	key := clientKey{counters.Name, c.id}
@@ -147,17 +185,6 @@ func (h *Hub) Attach(id *Identity, counters *Counters, closer func(Reason)) (*Cl
 	c.serial = h.serial
 	h.clients[key] = c
 	h.mu.Unlock()
-	admitted := false
-	defer func() {
-		if !admitted { // or the Access has panicked
-			c.Close()
-		}
-	}()
-	// A reload between Authenticate and here has not seen c.
-	if !c.reconsider(id) {
-		return nil, &Error{Op: "attaching", Reason: NotAuthorized, Err: errors.New("the user is not admitted any more")}
-	}
-	admitted = true
 	return c, nil
 }
 
@@ -204,8 +231,9 @@ func (h *Hub) PublishSystem(b *Batch, m *Message) {
 	c := h.Counters("system")
 	b.counters = c
 	m.Time = b.Now
+	b.durability = Memory // what the server says of itself is out of date after a restart
 	if m.Retain {
-		if err := h.retained.set(m, h.Limits()); err != nil {
+		if _, err := h.retained.set(m, h.Limits(), Memory); err != nil {
 			b.drop(c, DropRefused)
 			return
 		}
@@ -219,6 +247,7 @@ func (h *Hub) PublishSystem(b *Batch, m *Message) {
 func (h *Hub) Redeliver(b *Batch, filter Filter, m *Message, except *Client) Result {
 	b.counters = except.counters
 	b.formsUsed, b.receipt, b.reached = 0, 0, 0
+	b.durability, b.body = h.durable.of(m.Topic), Body{Sole: true}
 	if m.Expired(b.Now) {
 		b.drop(b.counters, DropExpired)
 		return Result{}

@@ -12,6 +12,7 @@ import (
 // subscribes to a million values holds up no publisher; setting and removing take the lock.
 type retained struct {
 	hashOf func(string) uint32
+	store  RetainedStore // nil: nothing is stored
 	root   value
 	count  atomic.Int64
 	bytes  atomic.Int64
@@ -24,19 +25,19 @@ type retained struct {
 type value struct {
 	below   index[value]
 	message atomic.Pointer[Message]
-	due     int // place in the expiry heap plus 1; 0: not in it
+	due     int  // place in the expiry heap plus 1; 0: not in it
+	stored  bool // the store has it
 }
 
 func newRetained(hashOf func(string) uint32) *retained { return &retained{hashOf: hashOf} }
 
 func (r *retained) size() (values int, bytes int64) { return int(r.count.Load()), r.bytes.Load() }
 
-// set keeps m at its topic; an empty payload removes what is there (MQTT-3.3.1-6, MQTT-3.3.1-7). The error carries
-// QuotaExceeded.
-func (r *retained) set(m *Message, l Limits) error {
+// set keeps m at its topic; an empty payload removes what is there (MQTT-3.3.1-6, MQTT-3.3.1-7). It is kept once the store
+// has synced up to the Receipt. The error carries QuotaExceeded.
+func (r *retained) set(m *Message, l Limits, d Durability) (Receipt, error) {
 	if len(m.Payload) == 0 {
-		r.remove(string(m.Topic))
-		return nil
+		return r.remove(string(m.Topic)), nil
 	}
 	m = m.Keep() // not under the lock: it may be long
 	r.mu.Lock()
@@ -47,11 +48,11 @@ func (r *retained) set(m *Message, l Limits) error {
 		old = v.message.Load()
 	}
 	if old == nil && int(r.count.Load()) >= l.RetainedValues {
-		return Refuse(QuotaExceeded, fmt.Sprintf("limit of %d retained values reached", l.RetainedValues))
+		return 0, Refuse(QuotaExceeded, fmt.Sprintf("limit of %d retained values reached", l.RetainedValues))
 	}
 	grow := r.cost(m) - r.cost(old)
 	if grow > 0 && r.bytes.Load()+grow > l.RetainedBytes {
-		return Refuse(QuotaExceeded, fmt.Sprintf("limit of %d bytes of retained values reached", l.RetainedBytes))
+		return 0, Refuse(QuotaExceeded, fmt.Sprintf("limit of %d bytes of retained values reached", l.RetainedBytes))
 	}
 	if v == nil {
 		v = r.grow(string(m.Topic))
@@ -62,7 +63,45 @@ func (r *retained) set(m *Message, l Limits) error {
 		r.count.Add(1)
 	}
 	r.schedule(v)
-	return nil
+	return r.keep(v, m, old, d), nil
+}
+
+// keep stores m, the new value of v, in place of old; r.mu is held, so that the store has the values in their order.
+func (r *retained) keep(v *value, m, old *Message, d Durability) Receipt {
+	switch {
+	case d != Memory:
+		if !v.stored {
+			old = nil
+		}
+		v.stored = true
+		return r.store.Retain(m, old, d)
+	case v.stored:
+		v.stored = false
+		return r.store.Forget(old)
+	}
+	return 0
+}
+
+// load puts back what the store has kept. Nobody else uses the tree yet.
+func (r *retained) load(now int64) error {
+	var over []*Message
+	err := r.store.LoadRetained(func(m *Message) error {
+		if m.Expired(now) {
+			over = append(over, m)
+			return nil
+		}
+		v := r.grow(string(m.Topic))
+		v.message.Store(m)
+		v.stored = true
+		r.bytes.Add(r.cost(m))
+		r.count.Add(1)
+		r.schedule(v)
+		return nil
+	})
+	for _, m := range over {
+		r.store.Forget(m)
+	}
+	return err
 }
 
 // levelOverhead is what a level of a topic may cost in the tree.
@@ -129,22 +168,22 @@ func (r *retained) find(topic string) *value {
 	return v
 }
 
-func (r *retained) remove(topic string) {
+func (r *retained) remove(topic string) Receipt {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.removeBelow(&r.root, topic)
+	return r.removeBelow(&r.root, topic)
 }
 
 // removeBelow removes the message at the topic rest below v and frees the path that only it needed.
-func (r *retained) removeBelow(v *value, rest string) {
+func (r *retained) removeBelow(v *value, rest string) (kept Receipt) {
 	level, tail, more := strings.Cut(rest, "/")
 	h := r.hashOf(level)
 	next := v.below.get(h, level)
 	if next == nil {
-		return
+		return 0
 	}
 	if more {
-		r.removeBelow(next, tail)
+		kept = r.removeBelow(next, tail)
 	} else if m := next.message.Load(); m != nil {
 		if next.due != 0 {
 			heap.Remove(&r.expiring, next.due-1)
@@ -152,10 +191,15 @@ func (r *retained) removeBelow(v *value, rest string) {
 		next.message.Store(nil)
 		r.count.Add(-1)
 		r.bytes.Add(-r.cost(m))
+		if next.stored {
+			next.stored = false
+			kept = r.store.Forget(m)
+		}
 	}
 	if next.message.Load() == nil && next.below.live == 0 {
 		v.below.del(h, level)
 	}
+	return kept
 }
 
 // expireBatch bounds how long the lock is held at a time.

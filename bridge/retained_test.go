@@ -106,7 +106,7 @@ func TestRetainedValuesAgreeWithAModel(t *testing.T) {
 			topic := someTopic.Draw(t, "topic")
 			switch rapid.IntRange(0, 5).Draw(t, "step") {
 			case 0:
-				if err := r.set(&Message{Topic: Topic(topic)}, DefaultLimits()); err != nil {
+				if _, err := r.set(&Message{Topic: Topic(topic)}, DefaultLimits(), Memory); err != nil {
 					t.Fatal(err)
 				}
 				delete(model, topic)
@@ -119,7 +119,7 @@ func TestRetainedValuesAgreeWithAModel(t *testing.T) {
 				if rapid.Bool().Draw(t, "expires") {
 					m.Expires = now + int64(rapid.IntRange(1, 50).Draw(t, "in"))
 				}
-				if err := r.set(m, DefaultLimits()); err != nil {
+				if _, err := r.set(m, DefaultLimits(), Memory); err != nil {
 					t.Fatal(err)
 				}
 				model[topic] = m
@@ -330,7 +330,7 @@ func TestAMillionRetainedValuesAreStreamed(t *testing.T) {
 	payload := []byte("21.5")
 	for i := range n {
 		m := &Message{Topic: Topic(fmt.Sprintf("site/%d/device/%d", i%1000, i)), Payload: payload, Retain: true}
-		if err := h.retained.set(m, h.Limits()); err != nil {
+		if _, err := h.retained.set(m, h.Limits(), Memory); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -74,3 +74,22 @@ type Kept struct {
 	Body        uint64 // of the shared body; 0: in the entry itself
 	Size        uint32 // bytes that the entry holds in the store, a shared body not counted
 }
+
+// StoredSession is a session as a store finds it at the start.
+type StoredSession struct {
+	Number        uint64
+	Record        []byte // the broker's own
+	Subscriptions []StoredSubscription
+	InFlight      []Kept   // sent and not done with, in the order of their positions; a released one has no Message
+	Head          uint64   // position of the first entry that was not sent; Next if there is none
+	Next          uint64   // a position after those of all entries
+	Messages      int      // not sent yet
+	Bytes         int      // of these, by Message.Size
+	Received      []uint16 // packet identifiers of QoS 2 messages from the client that are not released
+}
+
+// StoredSubscription is a subscription of a [StoredSession].
+type StoredSubscription struct {
+	Filter string
+	Record []byte // the broker's own
+}

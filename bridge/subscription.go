@@ -122,6 +122,18 @@ func (d *Delivery) Drop(r DropReason) Outcome {
 // Later tells the publisher's acknowledgement to wait until the store has synced up to r.
 func (d *Delivery) Later(r Receipt) { d.Batch.receipt = max(d.Batch.receipt, r) }
 
+// Durability says how the message's copies are to be kept.
+func (d *Delivery) Durability() Durability { return d.Batch.durability }
+
+// Body is the message's body in the store, shared by all sinks that store it.
+func (d *Delivery) Body() *Body {
+	b := d.Batch
+	if b.body.ID == 0 && !b.body.Sole {
+		b.body.Sole = b.sole()
+	}
+	return &b.body
+}
+
 // Form returns a scratch buffer that lives as long as the delivery of the current message and is shared by all of its
 // sinks that give the same key: the place for an encoding that is made once. Its length is 0 the first time.
 func (d *Delivery) Form(key uint32) *[]byte { return d.Batch.form(key) }

@@ -311,7 +311,7 @@ func FuzzMatch(f *testing.F) {
 		expectEmpty(t, h)
 		// And so must the tree of retained values.
 		r := newRetained(h.table.hashOf)
-		if err := r.set(&Message{Topic: Topic(topic), Payload: []byte("x")}, DefaultLimits()); err != nil {
+		if _, err := r.set(&Message{Topic: Topic(topic), Payload: []byte("x")}, DefaultLimits(), Memory); err != nil {
 			t.Fatal(err)
 		}
 		if m := r.cursor(Filter(filter)).Next(); (m != nil) != want {

@@ -36,6 +36,7 @@ type conn struct {
 	lastRead  int64         // Unix nanoseconds
 	announced *Limits       // to an MQTT 5 client: it goes by them until it leaves, whatever changes meanwhile
 
+	owed       owed
 	aliasesIn  []string // topic by alias-1
 	aliasesOut *aliases // guarded by out.mu
 	auth       *authentication

@@ -38,15 +38,18 @@ func (c *conn) deliverQoS0(d *bridge.Delivery) bridge.Outcome {
 // deliverAcked appends a QoS 1 or 2 message and remembers it in the window; s.mu is held. ok is false where there is no
 // room and the message must be queued.
 func (c *conn) deliverAcked(d *bridge.Delivery, s *session) (o bridge.Outcome, ok bool) {
-	f := flight{qos: d.QoS, retain: d.Retain, state: flightSent}
+	f := flight{state: flightSent}
 	if s.persistent() || d.Subscription.Shared() {
-		f.msg = d.Message.Keep()
-		if len(d.Identifiers) > 0 {
-			f.ids = append(f.ids, d.Identifiers...)
-		}
-		if d.Subscription.Shared() {
-			f.shared = d.Subscription
-		}
+		f.queued = keep(d)
+	} else {
+		f.qos, f.retain = d.QoS, d.Retain
+	}
+	stores := s.stores(d)
+	if stores && (d.QoS == 2 || s.resend < s.window.n) {
+		r := s.store(&f.queued, s.nextID(), d.Body(), d.Durability())
+		d.Later(r)
+		s.enlist(f.queued, r)
+		return bridge.Queued, true
 	}
 	id := s.window.add(f)
 	switch c.sendDelivery(d, id) {
@@ -56,6 +59,10 @@ func (c *conn) deliverAcked(d *bridge.Delivery, s *session) (o bridge.Outcome, o
 	case noRoom:
 		s.window.undo()
 		return 0, false
+	}
+	if stores { // at QoS 1 it may be on its way before it is kept: at worst it comes twice
+		q := &s.window.at(s.window.n - 1).queued
+		d.Later(s.store(q, id, d.Body(), d.Durability()))
 	}
 	s.resend = s.window.n
 	s.sent++

@@ -24,13 +24,20 @@ func (c *conn) handlePublish(b *bridge.Batch, w *workspace, first byte, body []b
 		return &violation{codeRetainNotSupported, "retained messages are not available"}
 	}
 	if m.QoS == 2 {
-		if c.isReceived(pk.id) { // sent again: it was delivered (MQTT-4.3.3-10)
-			c.sendAck(b, tPubrec<<4, pk.id, codeSuccess, "")
+		if kept, ok := c.session.isReceived(pk.id); ok { // sent again: it was delivered (MQTT-4.3.3-10)
+			c.ack(b, kept, tPubrec<<4, pk.id, codeSuccess, "")
 			return nil
 		}
 		if c.session.receivedCount() >= l.InflightIn {
 			return &violation{codeReceiveMaximum, "more QoS 2 messages under way than Receive Maximum"}
 		}
+		if c.session.number != 0 { // after a crash either both the message and its identifier are there or neither
+			release := c.srv.store.Hold()
+			defer release()
+		}
+	}
+	if m.QoS > 0 && c.version == 5 && c.owed.unacknowledged() > 0 && c.owed.unacknowledged()+c.session.receivedCount() >= l.InflightIn {
+		return &violation{codeReceiveMaximum, "more messages under way than Receive Maximum"}
 	}
 	result, err := c.client.PublishAsync(b, m)
 	if err != nil {
@@ -42,11 +49,12 @@ func (c *conn) handlePublish(b *bridge.Batch, w *workspace, first byte, body []b
 	}
 	switch m.QoS {
 	case 1:
-		c.sendAck(b, tPuback<<4, pk.id, code, "")
+		c.ack(b, result.Receipt, tPuback<<4, pk.id, code, "")
 	case 2:
-		c.session.receive(pk.id)
-		c.sendAck(b, tPubrec<<4, pk.id, code, "")
+		kept := c.session.receive(pk.id)
+		c.ack(b, max(kept, result.Receipt), tPubrec<<4, pk.id, code, "")
 	}
+	w.stored = w.stored || result.Receipt != 0
 	return nil
 }
 
@@ -74,13 +82,14 @@ func (c *conn) refusePublish(b *bridge.Batch, m *bridge.Message, pk *publishPack
 		code, text = codeSuccess, ""
 	}
 	if m.QoS == 1 {
-		c.sendAck(b, tPuback<<4, pk.id, code, text)
+		c.ack(b, 0, tPuback<<4, pk.id, code, text)
 		return nil
 	}
+	kept := bridge.Receipt(0)
 	if c.version != 5 {
-		c.session.receive(pk.id)
+		kept = c.session.receive(pk.id)
 	}
-	c.sendAck(b, tPubrec<<4, pk.id, code, text)
+	c.ack(b, kept, tPubrec<<4, pk.id, code, text)
 	return nil
 }
 
@@ -140,7 +149,7 @@ func (c *conn) handleAck(b *bridge.Batch, kind byte, a ackPacket) error {
 		if !s.forget(a.id) {
 			code = codeIdentifierNotFound
 		}
-		c.sendAck(b, tPubcomp<<4, a.id, code, "")
+		c.ack(b, s.written, tPubcomp<<4, a.id, code, "")
 		return nil
 	}
 	k, f := s.window.find(a.id)
@@ -149,10 +158,10 @@ func (c *conn) handleAck(b *bridge.Batch, kind byte, a ackPacket) error {
 	}
 	switch {
 	case f == nil && kind == tPubrec && c.version == 5:
-		c.sendAck(b, tPubrel<<4|2, a.id, codeIdentifierNotFound, "")
+		c.ack(b, 0, tPubrel<<4|2, a.id, codeIdentifierNotFound, "")
 		return nil
 	case f == nil && kind == tPubrec:
-		c.sendAck(b, tPubrel<<4|2, a.id, codeSuccess, "")
+		c.ack(b, 0, tPubrel<<4|2, a.id, codeSuccess, "")
 		return nil
 	case f == nil:
 		return nil // a late acknowledgement of what a former connection was told
@@ -164,8 +173,11 @@ func (c *conn) handleAck(b *bridge.Batch, kind byte, a ackPacket) error {
 		if f.state == flightSent {
 			f.state = flightReleased
 			f.msg = nil // never sent again after PUBREL (MQTT-4.3.3-6)
+			if f.size != 0 {
+				f.receipt = s.srv.store.Released(s.number, f.position, a.id)
+			}
 		}
-		c.sendAck(b, tPubrel<<4|2, a.id, codeSuccess, "")
+		c.ack(b, f.receipt, tPubrel<<4|2, a.id, codeSuccess, "")
 		return nil
 	}
 	// PUBACK, PUBCOMP, or a PUBREC that refuses (MQTT-4.4.0-2).
@@ -178,10 +190,14 @@ func (c *conn) handleAck(b *bridge.Batch, kind byte, a ackPacket) error {
 }
 
 // receive remembers the identifier of a QoS 2 message until it is released.
-func (s *session) receive(id uint16) {
+func (s *session) receive(id uint16) (kept bridge.Receipt) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.received = append(s.received, id)
+	if s.number != 0 {
+		s.written = s.srv.store.Receive(s.number, id)
+	}
+	return s.written
 }
 
 func (s *session) receivedCount() int {
@@ -190,10 +206,11 @@ func (s *session) receivedCount() int {
 	return len(s.received)
 }
 
-func (c *conn) isReceived(id uint16) bool {
-	c.session.mu.Lock()
-	defer c.session.mu.Unlock()
-	return slices.Contains(c.session.received, id)
+// isReceived reports whether the message of an identifier was received and not released; kept is when that is kept.
+func (s *session) isReceived(id uint16) (kept bridge.Receipt, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.written, slices.Contains(s.received, id)
 }
 
 // forget releases an identifier and reports whether it was there; s.mu is held.
@@ -201,6 +218,9 @@ func (s *session) forget(id uint16) bool {
 	i := slices.Index(s.received, id)
 	if i < 0 {
 		return false
+	}
+	if s.number != 0 {
+		s.written = s.srv.store.Release(s.number, id)
 	}
 	s.received[i] = s.received[len(s.received)-1]
 	s.received = s.received[:len(s.received)-1]

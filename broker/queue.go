@@ -5,10 +5,15 @@ import "github.com/isthmus-iot/isthmus/bridge"
 // queued is a message that waits for its session's client, for room in its window, or for room in its connection.
 type queued struct {
 	msg    *bridge.Message // kept
-	shared *bridge.Subscription
+	shared bridge.Filter   // the shared subscription it came by; empty: none
 	ids    []uint32
 	qos    bridge.QoS
 	retain bool
+
+	position uint64         // among the messages of a stored session
+	receipt  bridge.Receipt // of the commit that stores it; 0: not stored
+	body     uint64         // bridge.Kept.Body
+	size     uint32         // bridge.Kept.Size; 0: not stored
 }
 
 // queue holds a session's messages in the order of their arrival. The session's lock guards it.

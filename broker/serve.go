@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -17,6 +18,7 @@ type workspace struct {
 	msg     bridge.Message
 	publish publishPacket
 	packets int
+	stored  bool // something was given to the store
 }
 
 const readSize = 16 << 10
@@ -138,7 +140,7 @@ func (c *conn) handleAlone(w *workspace, p []byte) (rest []byte, err error) {
 // has returned; what the batch has touched is flushed already.
 func (c *conn) handle(b *bridge.Batch, w *workspace, p []byte) (used int, wait func() error, err error) {
 	c.lastRead = b.Now
-	w.packets = 0
+	w.packets, w.stored = 0, false
 	used, _, err = c.feed(b, w, p)
 	if err != nil {
 		c.fail(b, err)
@@ -149,12 +151,21 @@ func (c *conn) handle(b *bridge.Batch, w *workspace, p []byte) (used int, wait f
 	if c.phase == connected {
 		owed = c.client.Pace(b.Now, w.packets, used)
 	}
-	full := c.out.full()
-	if owed == 0 && full == nil {
+	full, over := c.out.full(), c.overOwed()
+	crowded := w.stored && c.srv.store.Crowded()
+	if owed == 0 && full == nil && over == nil && !crowded {
 		return used, nil, nil
 	}
 	b.Flush()
-	return used, func() error { return c.pause(owed, full) }, nil
+	return used, func() error {
+		if crowded {
+			c.srv.store.WaitRoom(context.Background()) // it ends when the store fails, too
+		}
+		if over != nil {
+			<-over
+		}
+		return c.pause(owed, full)
+	}, nil
 }
 
 // pause returns when a client may be read from again that is over its rate, or that sends and does not take its

@@ -21,6 +21,7 @@ import (
 type Server struct {
 	cfg      Config
 	hub      *bridge.Hub
+	store    Store // nil: nothing is stored
 	log      *slog.Logger
 	counters *bridge.Counters
 	limits   atomic.Pointer[Limits]
@@ -53,7 +54,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("making the MQTT endpoint: %w", err)
 	}
 	s := &Server{
-		cfg: cfg, hub: cfg.Hub, log: cfg.Log.With("endpoint", cfg.Name), counters: cfg.Hub.Counters(cfg.Name),
+		cfg: cfg, hub: cfg.Hub, store: cfg.Store, log: cfg.Log.With("endpoint", cfg.Name), counters: cfg.Hub.Counters(cfg.Name),
 		sessions: make(map[string]*session), conns: make(map[*conn]struct{}), started: time.Now(),
 	}
 	l := cfg.Limits.WithDefaults()
@@ -141,6 +142,13 @@ func (s *Server) join(b *bridge.Batch, c *conn, id *bridge.Identity, pk *connect
 		if sess.enter(b, c, fresh, id, pk, connack) {
 			return !fresh, nil
 		}
+		// A client that asked for a clean start must not meet the old session again after a crash.
+		ctx, cancel := context.WithTimeout(context.Background(), s.limits.Load().ConnectTimeout)
+		err = s.hub.Wait(ctx, sess.gone)
+		cancel()
+		if err != nil {
+			return false, err
+		}
 	}
 }
 
@@ -198,6 +206,11 @@ func (s *session) take(b *bridge.Batch, c *conn, pk *connectPacket, present bool
 	}
 	s.will = pk.will
 	s.expiry = s.srv.sessionExpiry(pk.expiry)
+	if s.srv.store != nil && !present && s.persistent() {
+		s.number, s.next = s.srv.store.NewSession(), 1
+	}
+	s.leftAt = 0
+	s.save()
 	s.resend, s.sent = 0, 0
 	c.session, c.client = s, s.client
 	connack(present)
@@ -237,9 +250,11 @@ func (s *session) left(c *conn) {
 
 // leave takes the session offline after c: will, expiry, or the end; s.turn is held. Nothing happens if c was left already.
 func (s *session) leave(c *conn) {
+	release := s.srv.hold() // that a will is sent and that it is not to be sent again are kept together
 	s.mu.Lock()
 	if s.ended || !s.live.CompareAndSwap(c, nil) {
 		s.mu.Unlock()
+		release()
 		return
 	}
 	s.dropUnkept()
@@ -257,10 +272,13 @@ func (s *session) leave(c *conn) {
 	if expiry > 0 {
 		s.endTimer = time.AfterFunc(expiry, s.expired)
 	}
+	s.leftAt = time.Now().UnixNano()
+	s.save()
 	s.mu.Unlock()
 	if w != nil {
 		w.publish(s.srv, s.client)
 	}
+	release()
 	if expiry == 0 {
 		s.srv.end(s)
 	}
@@ -270,7 +288,16 @@ func (s *session) leave(c *conn) {
 // s.mu is held.
 func (s *session) dropUnkept() {
 	s.cursors = nil
-	if s.queue == nil {
+	switch old := s.queue.(type) {
+	case nil:
+		return
+	case *storedQueue:
+		for _, q := range old.park() {
+			s.srv.counters.Queued.Add(-1)
+			s.srv.counters.QueuedBytes.Add(-int64(q.msg.Size()))
+			s.srv.counters.Dropped[bridge.DropOffline].Add(1)
+		}
+		s.backlog.Store(!s.queueEmpty())
 		return
 	}
 	old := s.queue
@@ -292,12 +319,15 @@ func (s *session) dropUnkept() {
 func (s *session) willDue() {
 	s.turn.Lock()
 	defer s.turn.Unlock()
+	release := s.srv.hold()
+	defer release()
 	s.mu.Lock()
 	w := s.will
 	if s.willTimer == nil || s.ended {
 		w = nil
 	} else {
 		s.will, s.willTimer = nil, nil
+		s.save()
 	}
 	s.mu.Unlock()
 	if w != nil {
@@ -319,6 +349,8 @@ func (s *session) expired() {
 
 // end ends a session that has no connection: its delayed will goes out, its subscriptions and queue go; sess.turn is held.
 func (s *Server) end(sess *session) {
+	release := s.hold()
+	defer release()
 	sess.mu.Lock()
 	if sess.ended {
 		sess.mu.Unlock()

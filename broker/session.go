@@ -19,8 +19,14 @@ type session struct {
 	live    atomic.Pointer[conn] // who is using it; nil: offline. Changed under mu
 	backlog atomic.Bool          // something must go out before a new message: the queue or what is to be sent again
 
+	number uint64 // in the store; 0: the session is not stored
+
 	mu        sync.Mutex
-	expiry    time.Duration // how long it is kept after a connection; 0: not at all
+	next      uint64         // position of the next message that is stored or queued
+	awaiting  bool           // the store will call
+	written   bridge.Receipt // of the last change to received
+	leftAt    int64          // when its last connection ended, Unix nanoseconds; 0: one has it
+	expiry    time.Duration  // how long it is kept after a connection; 0: not at all
 	window    window
 	resend    int   // place in window from which on the present connection has not sent yet
 	sent      int   // sent on the present connection and not completed: what Receive Maximum counts
@@ -31,6 +37,7 @@ type session struct {
 	willTimer *time.Timer
 	endTimer  *time.Timer
 	ended     bool
+	gone      bridge.Receipt // of its removal from the store
 	flaps     flaps
 	barred    atomic.Bool // the hub wants the client gone
 }
@@ -72,7 +79,7 @@ func (s *session) Deliver(d *bridge.Delivery) bridge.Outcome {
 		}
 		return s.enqueue(d)
 	}
-	if c != nil && s.queueEmpty() && s.resend >= s.window.n && s.hasCredit(c) {
+	if c != nil && s.queueEmpty() && s.hasCredit(c) && (s.resend >= s.window.n || s.stores(d)) {
 		o, ok := c.deliverAcked(d, s)
 		if ok {
 			return o
@@ -118,9 +125,10 @@ func (s *session) Forecast(m *bridge.Message, _ *bridge.Subscription, qos bridge
 	return bridge.Delivered, ""
 }
 
-// hasCredit reports whether one more QoS 1 or 2 message may be under way; s.mu is held.
+// hasCredit reports whether one more QoS 1 or 2 message may be under way, behind those that are to be sent before it; s.mu is
+// held.
 func (s *session) hasCredit(c *conn) bool {
-	return s.sent < c.sendMax && s.window.n < spanLimit(c.sendMax)
+	return s.sent+s.window.n-s.resend < c.sendMax && s.window.n < spanLimit(c.sendMax)
 }
 
 func (s *session) queueEmpty() bool {
@@ -137,23 +145,27 @@ func (s *session) queueSize() (messages, bytes int) {
 
 // enqueue keeps a message for later. A full queue drops its oldest messages for it; s.mu is held.
 func (s *session) enqueue(d *bridge.Delivery) bridge.Outcome {
-	q := queued{msg: d.Message.Keep(), qos: d.QoS, retain: d.Retain}
-	if len(d.Identifiers) > 0 {
-		q.ids = append(q.ids, d.Identifiers...)
-	}
-	if d.Subscription.Shared() {
-		q.shared = d.Subscription
-	}
+	q := keep(d)
 	l := s.srv.limits.Load()
 	size := q.msg.Size()
 	if size > l.QueueBytes {
 		return d.Drop(bridge.DropQueueFull)
 	}
 	if s.queue == nil {
-		s.queue = &memoryQueue{}
+		s.queue = s.newQueue()
 	}
 	for n, bytes := s.queue.size(); n > 0 && (n >= l.QueueMessages || bytes+size > l.QueueBytes); n, bytes = s.queue.size() {
-		s.drop(bridge.DropQueueFull)
+		if !s.drop(bridge.DropQueueFull) {
+			return d.Drop(bridge.DropFailed)
+		}
+	}
+	if s.stores(d) {
+		q.receipt = s.store(&q, 0, d.Body(), d.Durability())
+		d.Later(q.receipt)
+		s.await(q.receipt)
+	} else {
+		q.position = s.next
+		s.next++
 	}
 	s.queue.push(q)
 	s.srv.counters.Queued.Add(1)
@@ -162,18 +174,42 @@ func (s *session) enqueue(d *bridge.Delivery) bridge.Outcome {
 	return bridge.Queued
 }
 
-// pop removes the oldest queued message; s.mu is held.
-func (s *session) pop() {
-	q, _ := s.queue.front()
+// keep makes of a delivery what can wait.
+func keep(d *bridge.Delivery) queued {
+	q := queued{msg: d.Message.Keep(), qos: d.QoS, retain: d.Retain}
+	if len(d.Identifiers) > 0 {
+		q.ids = append(q.ids, d.Identifiers...)
+	}
+	if d.Subscription.Shared() {
+		q.shared = d.Subscription.Filter
+	}
+	return q
+}
+
+func (s *session) newQueue() queue {
+	if s.number == 0 {
+		return &memoryQueue{}
+	}
+	return &storedQueue{store: s.srv.store, number: s.number, log: s.srv.log}
+}
+
+// pop takes the oldest message, which is q, out of the queue, but not out of the store; s.mu is held.
+func (s *session) pop(q *queued) {
 	s.srv.counters.Queued.Add(-1)
 	s.srv.counters.QueuedBytes.Add(-int64(q.msg.Size()))
 	s.queue.pop()
 }
 
-// drop removes the oldest queued message and counts why; s.mu is held.
-func (s *session) drop(r bridge.DropReason) {
-	s.pop()
+// drop removes the oldest queued message and counts why; s.mu is held. It reports false where it cannot be read.
+func (s *session) drop(r bridge.DropReason) bool {
+	q, ok := s.queue.front()
+	if !ok {
+		return false
+	}
+	s.pop(&q)
+	s.unstore(&q)
 	s.srv.counters.Dropped[r].Add(1)
+	return true
 }
 
 // pump sends what waits, as far as window and connection have room: first what an earlier connection left
@@ -207,21 +243,29 @@ func (s *session) pumpWindow(b *bridge.Batch, c *conn) bool {
 	for s.resend < s.window.n && s.sent < c.sendMax {
 		k := s.resend
 		f := s.window.at(k)
+		if !s.srv.synced(f.receipt) {
+			s.await(f.receipt)
+			return true
+		}
 		switch f.state {
 		case flightSent:
-			if f.msg == nil || f.msg.Expired(b.Now) && f.qos == 1 {
+			if f.msg == nil || f.msg.Expired(b.Now) && (f.qos == 1 || f.fresh) {
 				// Not sent yet on this connection, so it may still be left out (MQTT-3.3.2-5).
 				s.srv.counters.Dropped[bridge.DropExpired].Add(1)
 				s.complete(k)
 				continue
 			}
-			switch c.sendOwn(b, f.msg, f.qos, f.retain, true, f.ids, s.window.id(k), c.pumpLimit()) {
+			switch c.sendOwn(b, f.msg, f.qos, f.retain, !f.fresh, f.ids, s.window.id(k), c.pumpLimit()) {
 			case noRoom:
 				return false
 			case tooLarge:
 				s.srv.counters.Dropped[bridge.DropTooLarge].Add(1)
 				s.complete(k)
 				continue
+			}
+			if f.fresh {
+				f.fresh = false
+				s.srv.counters.MessagesOut[f.qos].Add(1)
 			}
 		case flightReleased:
 			if !c.sendAck(b, tPubrel<<4|2, s.window.id(k), codeSuccess, "") {
@@ -239,19 +283,22 @@ func (s *session) pumpWindow(b *bridge.Batch, c *conn) bool {
 
 // complete ends the flight at place k; s.mu is held.
 func (s *session) complete(k int) {
+	s.unstore(&s.window.at(k).queued)
 	moved := s.window.done(k)
 	s.resend = max(0, s.resend-moved)
 	s.srv.counters.Inflight.Add(-1)
 }
 
 func (s *session) pumpQueue(b *bridge.Batch, c *conn) bool {
-	if s.queue == nil || s.resend < s.window.n {
+	if s.queue == nil {
 		return true
 	}
 	for {
 		q, ok := s.queue.front()
 		if !ok {
-			s.queue = nil
+			if s.queueEmpty() {
+				s.queue = nil
+			}
 			return true
 		}
 		if q.msg.Expired(b.Now) {
@@ -261,15 +308,58 @@ func (s *session) pumpQueue(b *bridge.Batch, c *conn) bool {
 		if q.qos > 0 && !s.hasCredit(c) {
 			return true
 		}
+		if waits := s.resend < s.window.n; q.size != 0 && (waits || q.qos == 2) {
+			s.pop(&q)
+			s.line(q)
+			continue
+		} else if waits {
+			return true
+		}
 		switch s.sendQueued(b, c, q) {
 		case noRoom:
 			return false
 		case tooLarge:
 			s.drop(bridge.DropTooLarge)
 		default:
-			s.pop()
+			s.pop(&q)
 		}
 	}
+}
+
+// line gives a stored message the next identifier and a place in the window behind others that are to be sent before. A QoS 2
+// message is not sent before its identifier is kept: after a crash it must not come again under another; s.mu is held.
+func (s *session) line(q queued) {
+	var r bridge.Receipt
+	id := s.nextID()
+	if q.size != 0 {
+		r = s.srv.store.Sent(s.number, q.position, id)
+	} else {
+		r = s.store(&q, id, &bridge.Body{Sole: true}, s.srv.hub.Durability(q.msg.Topic))
+	}
+	s.enlist(q, r)
+}
+
+// enlist puts a stored message at the end of the window, to be sent when what is before it has been, and in QoS 2 not before
+// r is kept; s.mu is held.
+func (s *session) enlist(q queued, r bridge.Receipt) {
+	q.receipt = 0
+	if q.qos == 2 {
+		q.receipt = r
+	}
+	s.window.add(flight{queued: q, state: flightSent, fresh: true})
+	s.srv.counters.Inflight.Add(1)
+	s.backlog.Store(true)
+	if s.resend == s.window.n-1 {
+		s.await(r)
+	}
+}
+
+// nextID is the identifier that the window will give next.
+func (s *session) nextID() uint16 {
+	if s.window.first == 0 {
+		return 1
+	}
+	return s.window.id(s.window.n)
 }
 
 // sendQueued sends one message that waited, giving it an identifier where its QoS asks for one; s.mu is held.
@@ -281,16 +371,17 @@ func (s *session) sendQueued(b *bridge.Batch, c *conn, q queued) sendResult {
 		}
 		return r
 	}
-	f := flight{qos: q.qos, retain: q.retain, state: flightSent, shared: q.shared}
-	if s.persistent() || q.shared != nil {
-		f.msg, f.ids = q.msg, q.ids
+	f := flight{queued: q, state: flightSent}
+	f.receipt = 0
+	if !s.persistent() && q.shared == "" {
+		f.msg, f.ids = nil, nil
 	}
-	id := s.window.id(s.window.n)
-	if s.window.first == 0 {
-		id = 1
-	}
+	id := s.nextID()
 	r := c.sendOwn(b, q.msg, q.qos, q.retain, false, q.ids, id, c.pumpLimit())
 	if r == sent {
+		if q.size != 0 {
+			s.srv.store.Sent(s.number, q.position, id)
+		}
 		s.window.add(f)
 		s.resend = s.window.n
 		s.sent++
@@ -305,7 +396,7 @@ func (s *session) sendQueued(b *bridge.Batch, c *conn, q queued) sendResult {
 func (s *session) pumpRetained(b *bridge.Batch, c *conn) bool {
 	looks := maxLooks
 	for len(s.cursors) > 0 {
-		if !s.queueEmpty() || s.resend < s.window.n {
+		if !s.queueEmpty() || s.resend < s.window.n && s.number == 0 {
 			return true
 		}
 		r := &s.cursors[0]
@@ -335,6 +426,14 @@ func (s *session) pumpRetained(b *bridge.Batch, c *conn) bool {
 		if q.qos > 0 && !s.hasCredit(c) {
 			return true
 		}
+		if s.number != 0 && q.qos > 0 && s.srv.hub.Durability(m.Topic) != bridge.Memory {
+			s.line(q)
+			r.topic = ""
+			continue
+		}
+		if s.resend < s.window.n {
+			return true
+		}
 		switch s.sendQueued(b, c, q) {
 		case noRoom:
 			return false
@@ -357,24 +456,13 @@ func (s *session) release(b *bridge.Batch) {
 	var give []queued
 	for k := range s.window.n {
 		// A QoS 2 message that was sent must reach nobody else (MQTT-4.8.2-5).
-		if f := s.window.at(k); f.state == flightSent && f.shared != nil && f.qos == 1 {
+		if f := s.window.at(k); f.state == flightSent && f.shared != "" && (f.qos == 1 || f.fresh) {
 			give = append(give, queued{msg: f.msg, shared: f.shared})
 		}
 	}
 	s.srv.counters.Inflight.Add(-int64(s.window.open))
 	s.window = window{}
-	for s.queue != nil {
-		q, ok := s.queue.front()
-		if !ok {
-			break
-		}
-		if q.shared != nil {
-			give = append(give, q)
-			s.pop()
-		} else {
-			s.drop(bridge.DropSessionEnded)
-		}
-	}
+	give = append(give, s.emptyQueue()...)
 	s.queue, s.cursors, s.received, s.ended = nil, nil, nil, true
 	s.backlog.Store(false)
 	s.mu.Unlock()
@@ -382,7 +470,42 @@ func (s *session) release(b *bridge.Batch) {
 	s.client.Close()
 	for _, q := range give {
 		s.srv.contain("giving a shared message to another member", func() {
-			s.srv.hub.Redeliver(b, q.shared.Filter, q.msg, s.client)
+			s.srv.hub.Redeliver(b, q.shared, q.msg, s.client)
 		})
 	}
+	// Last: what the others were given is stored with them before it is forgotten here.
+	if s.number != 0 {
+		s.gone = s.srv.store.EndSession(s.number)
+	}
+}
+
+// emptyQueue drops what is queued and returns the messages of shared subscriptions, which other members shall have; s.mu is
+// held. A stored queue is only read where there are such subscriptions: the store removes it as a whole.
+func (s *session) emptyQueue() (shared []queued) {
+	n, bytes := s.queueSize()
+	if _, stored := s.queue.(*storedQueue); !stored || s.hasShared() {
+		for s.queue != nil {
+			q, ok := s.queue.front()
+			if !ok {
+				break
+			}
+			s.queue.pop()
+			if q.shared != "" {
+				shared = append(shared, q)
+			}
+		}
+	}
+	s.srv.counters.Queued.Add(-int64(n))
+	s.srv.counters.QueuedBytes.Add(-int64(bytes))
+	s.srv.counters.Dropped[bridge.DropSessionEnded].Add(uint64(n - len(shared)))
+	return shared
+}
+
+func (s *session) hasShared() bool {
+	for _, sub := range s.client.Subscriptions() {
+		if sub.Shared() {
+			return true
+		}
+	}
+	return false
 }

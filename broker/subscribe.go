@@ -13,9 +13,11 @@ func (c *conn) handleSubscribe(b *bridge.Batch, body []byte) error {
 	}
 	codes := make([]byte, len(pk.filters))
 	var streams []retainedStream
+	var kept bridge.Receipt
 	text := ""
 	for i, f := range pk.filters {
-		code, stream, err := c.subscribe(f, l)
+		code, stream, r, err := c.subscribe(f, l)
+		kept = max(kept, r)
 		if err != nil {
 			if c.version == 5 && code == codeProtocolError {
 				return err
@@ -37,7 +39,7 @@ func (c *conn) handleSubscribe(b *bridge.Batch, body []byte) error {
 	if c.quiet {
 		text = ""
 	}
-	c.sendPacket(b, encodeSuback(tSuback, pk.id, codes, c.version, text, c.maxPacket))
+	c.ackPacket(b, kept, encodeSuback(tSuback, pk.id, codes, c.version, text, c.maxPacket))
 	if len(streams) > 0 {
 		s := c.session
 		s.mu.Lock()
@@ -52,29 +54,34 @@ func (c *conn) handleSubscribe(b *bridge.Batch, body []byte) error {
 	return nil
 }
 
-// subscribe adds one subscription; stream is set where retained values are to be sent for it.
-func (c *conn) subscribe(f filterRequest, l *Limits) (code byte, stream *retainedStream, err error) {
+// subscribe adds one subscription, which is kept when kept is; stream is set where retained values are to be sent for it.
+func (c *conn) subscribe(f filterRequest, l *Limits) (code byte, stream *retainedStream, kept bridge.Receipt, err error) {
 	filter, err := c.srv.hub.CheckFilter(f.filter)
 	if err != nil {
-		return codeFilterInvalid, nil, err
+		return codeFilterInvalid, nil, 0, err
 	}
 	o := f.options
 	o.QoS = min(o.QoS, bridge.QoS(l.MaximumQoS))
 	group, _ := filter.Share()
 	switch {
 	case group != "" && l.NoShared:
-		return codeSharedNotSupported, nil, bridge.Refuse(bridge.Unsupported, "shared subscriptions are not available")
+		return codeSharedNotSupported, nil, 0, bridge.Refuse(bridge.Unsupported, "shared subscriptions are not available")
 	case group != "" && o.NoLocal: // MQTT-3.8.3-4
-		return codeProtocolError, nil, protocolError("no local on a shared subscription")
+		return codeProtocolError, nil, 0, protocolError("no local on a shared subscription")
 	case l.NoWildcards && filter.Wild():
-		return codeWildcardNotSupported, nil, bridge.Refuse(bridge.Unsupported, "wildcard subscriptions are not available")
+		return codeWildcardNotSupported, nil, 0, bridge.Refuse(bridge.Unsupported, "wildcard subscriptions are not available")
 	}
 	if c.isBridge {
 		o.NoLocal, o.RetainAsPublished = group == "", true
 	}
 	sub, existed, err := c.client.Subscribe(filter, o, c.session)
 	if err != nil {
-		return wire[bridge.ReasonOf(err)].subscribe, nil, err
+		return wire[bridge.ReasonOf(err)].subscribe, nil, 0, err
+	}
+	if s := c.session; s.number != 0 {
+		kept = s.srv.store.SaveSubscription(s.number, string(filter), mustMarshal(subscriptionRecord{
+			QoS: o.QoS, NoLocal: o.NoLocal, Published: o.RetainAsPublished, Handling: o.RetainHandling, Identifier: o.Identifier,
+		}))
 	}
 	send := o.RetainHandling == bridge.RetainSend || o.RetainHandling == bridge.RetainSendIfNew && !existed
 	if send && group == "" { // MQTT 5 section 4.8.2: not for shared subscriptions
@@ -83,7 +90,7 @@ func (c *conn) subscribe(f filterRequest, l *Limits) (code byte, stream *retaine
 			stream.ids = []uint32{o.Identifier}
 		}
 	}
-	return byte(o.QoS), stream, nil
+	return byte(o.QoS), stream, kept, nil
 }
 
 // handleUnsubscribe removes subscriptions (MQTT 5 section 3.10.4).
@@ -93,6 +100,7 @@ func (c *conn) handleUnsubscribe(b *bridge.Batch, body []byte) error {
 		return err
 	}
 	codes := make([]byte, len(pk.filters))
+	var kept bridge.Receipt
 	for i, f := range pk.filters {
 		sub := c.client.Unsubscribe(bridge.Filter(f.filter))
 		if sub == nil {
@@ -103,11 +111,14 @@ func (c *conn) handleUnsubscribe(b *bridge.Batch, body []byte) error {
 			continue
 		}
 		c.session.endStreams(sub)
+		if s := c.session; s.number != 0 {
+			kept = s.srv.store.RemoveSubscription(s.number, f.filter)
+		}
 	}
 	if c.version != 5 {
 		codes = nil
 	}
-	c.sendPacket(b, encodeSuback(tUnsuback, pk.id, codes, c.version, "", c.maxPacket))
+	c.ackPacket(b, kept, encodeSuback(tUnsuback, pk.id, codes, c.version, "", c.maxPacket))
 	return nil
 }
 

@@ -1,7 +1,5 @@
 package broker
 
-import "github.com/isthmus-iot/isthmus/bridge"
-
 // window holds the QoS 1 and 2 messages that were given a packet identifier and are not completed (MQTT 5 section 4.3), in
 // the order of their first sending. Identifiers are handed out in sequence, so the message of an identifier is found by
 // subtraction. Acknowledgements that come out of order leave gaps; a gap keeps its place until everything before it is done.
@@ -15,12 +13,9 @@ type window struct {
 
 // flight is one message under way.
 type flight struct {
-	msg    *bridge.Message // nil where nobody will ask for it again
-	shared *bridge.Subscription
-	ids    []uint32
-	qos    bridge.QoS
-	retain bool
+	queued // msg is nil where nobody will ask for it again; receipt is what to wait for before the next packet is sent
 	state  flightState
+	fresh  bool // never sent: no DUP
 }
 
 type flightState uint8
@@ -47,6 +42,18 @@ func (w *window) add(f flight) uint16 {
 	w.n++
 	w.open++
 	return id
+}
+
+// restore puts f back behind those restored before, at the place of its identifier.
+func (w *window) restore(f flight, id uint16) {
+	if w.n == 0 {
+		w.first = id
+	}
+	for w.id(w.n) != id {
+		w.add(flight{})
+		w.open--
+	}
+	w.add(f)
 }
 
 // id is the identifier of the k-th; identifiers run from 1 to 65535.

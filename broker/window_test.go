@@ -36,7 +36,7 @@ func TestTheWindowHoldsWhatAMapWould(t *testing.T) {
 			switch n := rng.IntN(10); {
 			case n < 5 && len(open) < most && w.n < spanLimit(most):
 				m := new(bridge.Message)
-				id := w.add(flight{msg: m, state: flightSent})
+				id := w.add(flight{queued: queued{msg: m}, state: flightSent})
 				if want := last%65535 + 1; id != want {
 					t.Fatalf("identifier %d came after %d", id, last)
 				}
