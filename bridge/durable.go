@@ -2,14 +2,21 @@ package bridge
 
 import (
 	"context"
+	"fmt"
 	"runtime/debug"
 	"sync/atomic"
+	"time"
 )
 
 // durable is the hub's side of durability: which topics are kept how, and what to do while the store cannot keep anything.
 type durable struct {
 	store RetainedStore // nil: nothing is kept
-	rules atomic.Pointer[[]DurabilityRule]
+	rules atomic.Pointer[durabilityRules]
+}
+
+type durabilityRules struct {
+	rules     []DurabilityRule
+	otherwise Durability
 }
 
 // DurabilityRule says how the messages of some topics are kept.
@@ -18,10 +25,20 @@ type DurabilityRule struct {
 	Durability Durability
 }
 
-// SetDurability changes how topics are kept: the first rule that matches a topic decides; where none does it is Fsync. What
-// is kept already stays as it is.
-func (h *Hub) SetDurability(rules []DurabilityRule) {
-	h.durable.rules.Store(&rules)
+// UseStore gives the hub its store, before the first client comes, and loads the retained values. Without one nothing
+// outlives the process. The store calls Stored.
+func (h *Hub) UseStore(s RetainedStore) error {
+	h.durable.store, h.retained.store = s, s
+	if err := h.retained.load(time.Now().UnixNano()); err != nil {
+		return fmt.Errorf("loading retained values: %w", err)
+	}
+	return nil
+}
+
+// SetDurability changes how topics are kept: the first rule that matches a topic decides. Before it is called everything is
+// kept by Fsync. What is kept already stays as it is.
+func (h *Hub) SetDurability(rules []DurabilityRule, otherwise Durability) {
+	h.durable.rules.Store(&durabilityRules{rules, otherwise})
 	for _, c := range h.Clients() {
 		c.epoch.Add(epochStep)
 	}
@@ -33,11 +50,12 @@ func (d *durable) of(topic Topic) Durability {
 		return Memory
 	}
 	if rules := d.rules.Load(); rules != nil {
-		for _, r := range *rules {
+		for _, r := range rules.rules {
 			if r.Filter.Match(topic) {
 				return r.Durability
 			}
 		}
+		return rules.otherwise
 	}
 	return Fsync
 }

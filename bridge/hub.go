@@ -17,7 +17,6 @@ type Config struct {
 	Shared SharedStrategy // how shared groups choose
 	Log    *slog.Logger   // default: discard
 	Node   string         // name of this node, for loop prevention; may be empty
-	Store  RetainedStore  // keeps retained values; nil: they are kept in memory
 }
 
 // Hub is the centre: it lets clients in, authorises, keeps retained values, matches and delivers.
@@ -55,16 +54,10 @@ func New(cfg Config) (*Hub, error) {
 	}
 	h := &Hub{log: cfg.Log, node: cfg.Node, shared: cfg.Shared, table: newTable(), clients: make(map[clientKey]*Client)}
 	h.retained = newRetained(h.table.hashOf)
-	h.durable.store, h.retained.store = cfg.Store, cfg.Store
 	limits := cfg.Limits.WithDefaults()
 	h.limits.Store(&limits)
 	h.access.Store(&cfg.Access)
 	h.endpoints.Store(&[]*Counters{})
-	if cfg.Store != nil {
-		if err := h.retained.load(time.Now().UnixNano()); err != nil {
-			return nil, fmt.Errorf("loading retained values: %w", err)
-		}
-	}
 	return h, nil
 }
 

@@ -17,9 +17,6 @@ type Config struct {
 	Log    *slog.Logger // default: discard
 	Limits Limits       // zero fields mean the defaults
 
-	// Store keeps sessions; nil: they are kept in memory and end with the process.
-	Store Store
-
 	// Exchanges are the methods of enhanced authentication (MQTT 5 section 4.12) by name, for example "SCRAM-SHA-256". Each
 	// call begins one exchange.
 	Exchanges map[string]func() Exchange

@@ -8,11 +8,10 @@ import (
 	"github.com/isthmus-iot/isthmus/bridge"
 )
 
-// Restore brings back the sessions that the store has kept. Call it once, before the first connection.
-func (s *Server) Restore() error {
-	if s.store == nil {
-		return nil
-	}
+// Restore brings back the sessions that a store has kept and keeps them there from now on. It must be the store of the hub
+// and comes before the first connection. Without a store sessions are kept in memory and end with the process.
+func (s *Server) Restore(store Store) error {
+	s.store = store
 	now := time.Now()
 	var over []uint64
 	err := s.store.LoadSessions(func(st *bridge.StoredSession) error {

@@ -21,7 +21,7 @@ import (
 type Server struct {
 	cfg      Config
 	hub      *bridge.Hub
-	store    Store // nil: nothing is stored
+	store    Store // set by Restore; nil: nothing is stored
 	log      *slog.Logger
 	counters *bridge.Counters
 	limits   atomic.Pointer[Limits]
@@ -54,7 +54,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("making the MQTT endpoint: %w", err)
 	}
 	s := &Server{
-		cfg: cfg, hub: cfg.Hub, store: cfg.Store, log: cfg.Log.With("endpoint", cfg.Name), counters: cfg.Hub.Counters(cfg.Name),
+		cfg: cfg, hub: cfg.Hub, log: cfg.Log.With("endpoint", cfg.Name), counters: cfg.Hub.Counters(cfg.Name),
 		sessions: make(map[string]*session), conns: make(map[*conn]struct{}), started: time.Now(),
 	}
 	l := cfg.Limits.WithDefaults()

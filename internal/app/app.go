@@ -14,6 +14,7 @@ import (
 	"github.com/isthmus-iot/isthmus/broker"
 	"github.com/isthmus-iot/isthmus/internal/access"
 	"github.com/isthmus-iot/isthmus/internal/ops"
+	"github.com/isthmus-iot/isthmus/internal/store"
 )
 
 // App is a gateway: the hub, its endpoints, and who operates it.
@@ -34,6 +35,7 @@ type App struct {
 	mu         sync.Mutex // for what follows
 	config     *Config
 	state      state
+	store      *store.Store // from Run on
 	listeners  []*listener
 	reloaded   bool // the last reload was successful
 	reloadedAt time.Time
@@ -63,6 +65,7 @@ func New(c *Config, log *Logger) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.hub.SetDurability(c.Store.rules(), c.Store.Durability.durability())
 	a.mqtt, err = broker.New(broker.Config{
 		Hub: a.hub, Log: log.Logger, Limits: c.MQTT.Limits, SysInterval: c.MQTT.SysInterval, Version: Version(),
 		Exchanges: map[string]func() broker.Exchange{
@@ -102,9 +105,13 @@ func (a *App) Run(ctx context.Context) error {
 		return err
 	}
 	defer admin.Close()
-	opened, err := a.open(ctx, c.listeners())
+	kept, err := a.restore(c)
 	if err != nil {
 		return err
+	}
+	opened, err := a.open(ctx, c.listeners())
+	if err != nil {
+		return errors.Join(err, kept.Close())
 	}
 
 	failed := make(chan error, 1)
@@ -131,7 +138,7 @@ func (a *App) Run(ctx context.Context) error {
 
 	a.changing.Lock()
 	a.mu.Lock()
-	a.serving, a.fail, a.listeners, a.state = work, fail, opened, running
+	a.serving, a.fail, a.listeners, a.state, a.store = work, fail, opened, running, kept
 	a.mu.Unlock()
 	for _, l := range opened {
 		a.serve(l)
@@ -145,7 +152,7 @@ func (a *App) Run(ctx context.Context) error {
 	case err = <-failed:
 		a.log.Error("stopping because a part of the gateway failed", "error", err)
 	}
-	return errors.Join(err, a.goodbye(ctx, stop, &wg))
+	return errors.Join(err, a.goodbye(ctx, stop, &wg), kept.Close())
 }
 
 // goodbye stops accepting, says goodbye in each protocol's words, and ends everything within the grace period.

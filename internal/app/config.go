@@ -6,6 +6,7 @@ import (
 	"github.com/isthmus-iot/isthmus/bridge"
 	"github.com/isthmus-iot/isthmus/broker"
 	"github.com/isthmus-iot/isthmus/internal/access"
+	"github.com/isthmus-iot/isthmus/internal/store"
 )
 
 // Config is the configuration file. What its keys mean stands in default.yaml, which is also what `isthmus config default`
@@ -15,6 +16,7 @@ type Config struct {
 	Users   access.Config `yaml:"users"` // who may connect and what they may do, for every protocol
 	MQTT    MQTT          `yaml:"mqtt"`
 	TLS     TLS           `yaml:"tls"`
+	Store   Store         `yaml:"store"`
 	Limits  bridge.Limits `yaml:"limits"`
 	Ops     Ops           `yaml:"ops"`
 	Log     Log           `yaml:"log"`
@@ -70,6 +72,7 @@ func Default() *Config {
 			SharedStrategy: "round_robin",
 			Limits:         broker.DefaultLimits(),
 		},
+		Store:  Store{Limit: store.DefaultLimit, Reserve: store.DefaultReserve, Durability: "fsync"},
 		Limits: bridge.DefaultLimits(),
 		Ops:    Ops{Listen: []Address{{"http", "localhost", "9600"}}},
 		Log:    Log{Level: "info", Format: "auto"},

@@ -72,6 +72,7 @@ func (a *App) reload(ctx context.Context) error {
 	}
 	a.hub.SetAccess(door{prepared.access})
 	a.hub.SetLimits(next.Limits)
+	a.hub.SetDurability(next.Store.rules(), next.Store.Durability.durability())
 	a.mqtt.SetLimits(next.MQTT.Limits)
 	a.log.set(next.Log.Level)
 	a.mu.Lock()
@@ -117,6 +118,8 @@ func (c *Config) restartOnly(next *Config) error {
 		"gateway.data":         c.Gateway.Data != next.Gateway.Data,
 		"mqtt.sys_interval":    c.MQTT.SysInterval != next.MQTT.SysInterval,
 		"mqtt.shared_strategy": c.MQTT.SharedStrategy != next.MQTT.SharedStrategy,
+		"store.limit_bytes":    c.Store.Limit != next.Store.Limit,
+		"store.reserve_bytes":  c.Store.Reserve != next.Store.Reserve,
 		"log.format":           c.Log.Format != next.Log.Format,
 	} {
 		if changed {

@@ -36,7 +36,7 @@ func (a *App) Explain(m *bridge.Message, client, user string) []bridge.Step {
 }
 
 // Parts are who must be ready for the gateway to be.
-func (a *App) Parts() []ops.Readiness { return []ops.Readiness{listening{a}} }
+func (a *App) Parts() []ops.Readiness { return []ops.Readiness{listening{a}, kept{a}} }
 
 // listening is ready while clients can connect.
 type listening struct{ *App }

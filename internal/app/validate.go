@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/isthmus-iot/isthmus/bridge"
 	"github.com/isthmus-iot/isthmus/internal/certs"
 )
 
@@ -29,6 +30,7 @@ func (v validator) validate() {
 	v.listen()
 	v.tls()
 	v.users()
+	v.store()
 	v.limits("limits", v.Limits, v.Limits.Validate())
 	v.limits("mqtt.limits", v.MQTT.Limits, v.MQTT.Limits.Validate())
 }
@@ -104,6 +106,27 @@ func (v validator) tls() {
 		}
 		if err != nil {
 			v.problem(path, "", "%v", err)
+		}
+	}
+}
+
+// minStore is the least that a store may take: below it there is hardly room for the log of what is being written.
+const minStore = 64 << 20
+
+func (v validator) store() {
+	if v.Store.Limit < minStore {
+		v.problem("store.limit_bytes", "", "store.limit_bytes is %d, want at least 64MiB", v.Store.Limit)
+	}
+	if v.Store.Reserve < 0 {
+		v.problem("store.reserve_bytes", "", "store.reserve_bytes is below 0")
+	}
+	for i, t := range v.Store.Topics {
+		path := index("store.topics", i)
+		if _, err := bridge.ParseFilter(t.Filter); err != nil {
+			v.problem(path+".filter", "", "store.topics: %v", err)
+		}
+		if t.Durability == "" {
+			v.problem(path, "durability: os", "store.topics: %q has no durability", t.Filter)
 		}
 	}
 }

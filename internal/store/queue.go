@@ -1,0 +1,5 @@
+package store
+
+type queues struct{}
+
+func (q *queues) init() {}
