@@ -42,7 +42,7 @@ func ParseFilter(s string) (Filter, error) {
 		if rest == "$share" || !ok || name == "" || filter == "" || strings.ContainsAny(name, "+#") {
 			return "", Refuse(BadFilter, "shared filter is not $share/<name>/<filter>")
 		}
-		if strings.HasPrefix(filter, sharePrefix) {
+		if filter == "$share" || strings.HasPrefix(filter, sharePrefix) {
 			return "", Refuse(BadFilter, "shared filter shares a shared filter")
 		}
 		rest = filter
