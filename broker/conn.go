@@ -190,7 +190,7 @@ func (c *conn) sendSimple(b *bridge.Batch, first byte) {
 	o := &c.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.closed && !o.closing {
+	if !o.over() {
 		o.end(append(o.begin(b, c), first, 0))
 	}
 }
@@ -208,7 +208,7 @@ func (c *conn) sendAck(b *bridge.Batch, first byte, id uint16, code byte, reason
 	o := &c.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.closed || o.closing {
+	if o.over() {
 		return false
 	}
 	p := o.begin(b, c)
@@ -229,9 +229,17 @@ func (c *conn) sendPacket(b *bridge.Batch, pk []byte) {
 	o := &c.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.closed && !o.closing {
+	if !o.over() {
 		o.end(append(o.begin(b, c), pk...))
 	}
+}
+
+// sendLast appends a DISCONNECT. Nothing follows it.
+func (c *conn) sendLast(b *bridge.Batch, pk []byte) {
+	c.sendPacket(b, pk)
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	c.out.parted = true
 }
 
 // handleDisconnect ends the connection as the client wishes (MQTT 5 section 3.14).
@@ -272,7 +280,7 @@ func (c *conn) fail(b *bridge.Batch, err error) {
 	c.reason = code
 	switch {
 	case c.phase == connected && c.version == 5:
-		c.sendPacket(b, encodeDisconnect(code, text, "", c.maxPacket))
+		c.sendLast(b, encodeDisconnect(code, text, "", c.maxPacket))
 	case c.phase != connected && c.version == 5 && code >= codeUnspecified:
 		c.sendPacket(b, encodeConnackRefusal(5, code, text, c.maxPacket))
 	}
@@ -285,7 +293,7 @@ func (c *conn) kick(code byte, text, reference string) {
 	b := c.srv.hub.Begin()
 	defer b.End()
 	if c.ready.Load() && c.version == 5 {
-		c.sendPacket(b, encodeDisconnect(code, text, reference, c.maxPacket))
+		c.sendLast(b, encodeDisconnect(code, text, reference, c.maxPacket))
 	}
 	b.Flush()
 	c.out.finish()

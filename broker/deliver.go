@@ -48,7 +48,9 @@ func (c *conn) deliverAcked(d *bridge.Delivery, s *session) (o bridge.Outcome, o
 	if stores && (d.QoS == 2 || s.resend < s.window.n) {
 		r := s.store(&f.queued, s.nextID(), d.Body(), d.Durability())
 		d.Later(r)
-		s.enlist(f.queued, r)
+		if s.enlist(f.queued, r); s.resend == s.window.n-1 && !s.pumpWindow(d.Batch, c) {
+			c.expectRoom(d.Batch)
+		}
 		return bridge.Queued, true
 	}
 	id := s.window.add(f)

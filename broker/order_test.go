@@ -435,3 +435,115 @@ func TestAFilterThatLeadsPastManyRetainedValuesHoldsUpNobody(t *testing.T) {
 	c.ExpectPublish("live", "") // comes before the value that is behind a million looks
 	c.ExpectPublish("r/4999/x", "x")
 }
+
+// TestAnAcknowledgementOfWhatWasNotSentAgainYetCompletesNothing has a client come back with a window of one and acknowledge
+// what its former connection was sent: this one has not been given it, so it must be.
+func TestAnAcknowledgementOfWhatWasNotSentAgainYetCompletesNothing(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{})
+	connect := raw.Connect{ClientID: "sub", Props: raw.Props{raw.SessionExpiry.Int(100)}}
+	c := s.open(connect)
+	c.Subscribe(1, "x")
+	pub := s.open(raw.Connect{ClientID: "pub", Clean: true})
+	const messages = 4
+	var ids []uint16
+	for i := range messages {
+		pub.Publish(raw.Publish{Topic: "x", Payload: fmt.Sprint(i), QoS: 1, ID: 1})
+		ids = append(ids, c.ExpectPublish("x", fmt.Sprint(i)).ID)
+	}
+	c.Drop()
+	s.alone(1)
+	connect.Props = append(connect.Props, raw.ReceiveMaximum.Int(1))
+	c = s.open(connect)
+	for i := range messages {
+		p := c.ExpectPublish("x", fmt.Sprint(i))
+		for _, id := range ids[i+1:] {
+			c.Send(raw.Puback{ID: id})
+		}
+		c.Quiet() // nor does it make room
+		c.Ack(p)
+	}
+	c.Quiet()
+	if st := s.stats(); st.Inflight != 0 || st.Queued != 0 {
+		t.Errorf("%d in flight, %d queued", st.Inflight, st.Queued)
+	}
+}
+
+// TestAMessageThatIsNeverAcknowledgedHoldsUpItsSessionBeforeIdentifiersRunOut acknowledges all but the first: what is behind it
+// takes memory, and in the end the identifiers would come round to its own.
+func TestAMessageThatIsNeverAcknowledgedHoldsUpItsSessionBeforeIdentifiersRunOut(t *testing.T) {
+	t.Parallel()
+	const window, span = 4, 16 * 4
+	s := start(t, options{limits: broker.Limits{InflightOut: window}})
+	c := s.open(raw.Connect{ClientID: "sub", Clean: true})
+	c.Subscribe(1, "x")
+	pub := s.open(raw.Connect{ClientID: "pub", Clean: true})
+	publish := func(i int) { pub.Publish(raw.Publish{Topic: "x", Payload: fmt.Sprint(i), QoS: 1, ID: 1}) }
+	publish(0)
+	first := c.ExpectPublish("x", "0")
+	for i := 1; i < span; i++ {
+		publish(i)
+		c.Ack(c.ExpectPublish("x", fmt.Sprint(i)))
+	}
+	publish(span)
+	publish(span + 1)
+	c.Quiet()
+	c.Ack(first)
+	c.Ack(c.ExpectPublish("x", fmt.Sprint(span)))
+	c.Ack(c.ExpectPublish("x", fmt.Sprint(span+1)))
+	c.Quiet()
+}
+
+// TestAnAliasIsGivenOnlyWithAMessageThatIsSent has messages dropped that would have told the client a new alias: because it
+// does not read, and because they are too large. The next one on the same topic must not build on it.
+func TestAnAliasIsGivenOnlyWithAMessageThatIsSent(t *testing.T) {
+	t.Parallel()
+	connect := raw.Connect{ClientID: "sub", Clean: true, Props: raw.Props{raw.TopicAliasMaximum.Int(100)}}
+	t.Run("no room", func(t *testing.T) {
+		s := start(t, options{limits: broker.Limits{UnsentBytes: 64 << 10, WriteStall: time.Hour}})
+		slow := s.stalled(connect, 0, "#")
+		pub := s.open(raw.Connect{ClientID: "pub", Clean: true})
+		s.fill(pub, "first topic", 0)
+		topic := ""
+		for i, before := 0, s.drops(bridge.DropSlowConsumer); s.drops(bridge.DropSlowConsumer) == before; i++ {
+			topic = fmt.Sprint("dropped topic ", i)
+			pub.Publish(raw.Publish{Topic: topic, Payload: strings.Repeat("x", 16<<10)})
+			pub.Quiet()
+		}
+		slow.Send(raw.Pingreq{})
+		slow.Await(raw.PINGRESP)
+		pub.Publish(raw.Publish{Topic: topic, Payload: "later"})
+		slow.ExpectPublish(topic, "later")
+	})
+	t.Run("too large", func(t *testing.T) {
+		s := start(t, options{})
+		connect := connect
+		connect.Props = append(slices.Clone(connect.Props), raw.MaximumPacketSize.Int(100))
+		c := s.open(connect)
+		c.Subscribe(0, "#")
+		pub := s.open(raw.Connect{ClientID: "pub", Clean: true})
+		pub.Publish(raw.Publish{Topic: "a topic", Payload: strings.Repeat("x", 200)})
+		pub.Publish(raw.Publish{Topic: "a topic", Payload: "later"})
+		c.ExpectPublish("a topic", "later")
+	})
+}
+
+// TestAnAliasWhoseNewTopicIsRefusedStandsForNothing has a client give an alias to a topic that is too long. What it sends by the
+// alias then is meant for that topic and must not reach the one before.
+func TestAnAliasWhoseNewTopicIsRefusedStandsForNothing(t *testing.T) {
+	t.Parallel()
+	s := start(t, options{hub: bridge.Limits{TopicBytes: 20}})
+	sub := s.open(raw.Connect{ClientID: "sub", Clean: true})
+	sub.Subscribe(0, "#")
+	pub := s.open(raw.Connect{ClientID: "pub", Clean: true})
+	alias := raw.Props{raw.TopicAlias.Int(1)}
+	pub.Publish(raw.Publish{Topic: "short", Payload: "1", QoS: 1, ID: 1, Props: alias})
+	pub.Publish(raw.Publish{Payload: "2", QoS: 1, ID: 1, Props: alias})
+	sub.ExpectPublish("short", "1")
+	sub.ExpectPublish("short", "2")
+	pub.Send(raw.Publish{Topic: strings.Repeat("long", 10), Payload: "3", QoS: 1, ID: 1, Props: alias})
+	pub.ExpectAck(raw.PUBACK, 1, 0x90)
+	pub.Send(raw.Publish{Payload: "4", QoS: 1, ID: 1, Props: alias})
+	pub.ExpectDisconnect(0x82)
+	sub.Quiet()
+}

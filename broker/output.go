@@ -23,6 +23,7 @@ type output struct {
 	buf     *buffer       // appended and not yet taken for writing; nil: nothing
 	unsent  int           // bytes in buf and in the hands of a writer
 	writing bool          // somebody is writing and will look at buf again
+	parted  bool          // DISCONNECT is appended: nothing may follow it (MQTT-3.14.4-1)
 	closing bool          // close when everything is written
 	closed  bool          // nothing is taken any more
 	drained chan struct{} // closed when unsent falls below the limit or the connection ends; nil: nobody waits
@@ -43,8 +44,11 @@ type output struct {
 
 // room reports whether a message of n bytes may be appended where limit bytes may be unsent; o.mu is held. A buffer that is empty takes any message.
 func (o *output) room(n, limit int) bool {
-	return !o.closed && !o.closing && (o.unsent == 0 || o.unsent+n <= limit)
+	return !o.over() && (o.unsent == 0 || o.unsent+n <= limit)
 }
+
+// over reports whether nothing is taken any more; o.mu is held.
+func (o *output) over() bool { return o.closed || o.closing || o.parted }
 
 // begin returns the buffer to append to, registering f with the batch if it was empty; o.mu is held. The caller gives the
 // longer slice to end.

@@ -28,7 +28,8 @@ type ack struct {
 	id      uint16
 	code    byte
 	text    string
-	packet  []byte // SUBACK or UNSUBACK as a whole
+	packet  []byte           // SUBACK or UNSUBACK as a whole
+	streams []retainedStream // begin behind the SUBACK
 }
 
 // ack sends an acknowledgement as soon as r is kept and all that were owed before have been sent.
@@ -40,16 +41,26 @@ func (c *conn) ack(b *bridge.Batch, r bridge.Receipt, first byte, id uint16, cod
 	c.owe(b, ack{receipt: r, first: first, id: id, code: code, text: text})
 }
 
-// ackPacket is ack for an encoded packet.
-func (c *conn) ackPacket(b *bridge.Batch, r bridge.Receipt, packet []byte) {
+// ackPacket is ack for a SUBACK or UNSUBACK, and the retained values that are to follow.
+func (c *conn) ackPacket(b *bridge.Batch, r bridge.Receipt, packet []byte, streams []retainedStream) {
 	if r == 0 && c.owed.count.Load() == 0 {
 		c.sendPacket(b, packet)
+		c.stream(b, streams)
 		return
 	}
-	c.owe(b, ack{receipt: r, packet: packet})
+	c.stream(b, c.stillWanted(c.owe(b, ack{receipt: r, packet: packet, streams: streams})))
 }
 
-func (c *conn) owe(b *bridge.Batch, a ack) {
+// stillWanted leaves out what was unsubscribed while its SUBACK waited.
+func (c *conn) stillWanted(streams []retainedStream) []retainedStream {
+	if len(streams) == 0 {
+		return nil
+	}
+	subs := c.client.Subscriptions()
+	return slices.DeleteFunc(streams, func(r retainedStream) bool { return !slices.Contains(subs, r.sub) })
+}
+
+func (c *conn) owe(b *bridge.Batch, a ack) (streams []retainedStream) {
 	o := &c.owed
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -59,21 +70,23 @@ func (c *conn) owe(b *bridge.Batch, a ack) {
 	}
 	o.count.Add(1)
 	if !o.told {
-		c.payLocked(b)
+		streams = c.payLocked(b)
 	}
+	return streams
 }
 
 // Stored is called when a commit that acknowledgements wait for has ended.
 func (c *conn) Stored(b *bridge.Batch) {
 	c.owed.mu.Lock()
-	defer c.owed.mu.Unlock()
 	c.owed.told = false
-	c.payLocked(b)
+	streams := c.payLocked(b)
+	c.owed.mu.Unlock()
+	c.stream(b, c.stillWanted(streams))
 }
 
-// payLocked sends what is kept by now and waits for the rest; o.mu is held. Where the store has failed the connection ends: its
-// client will not be told that anything was kept (and may try elsewhere).
-func (c *conn) payLocked(b *bridge.Batch) {
+// payLocked sends what is kept by now and waits for the rest; o.mu is held. It returns the retained values to be sent now.
+// Where the store has failed the connection ends: its client will not be told that anything was kept (and may try elsewhere).
+func (c *conn) payLocked(b *bridge.Batch) (streams []retainedStream) {
 	o := &c.owed
 	for n := 0; ; n = 0 {
 		for n < len(o.list) && c.srv.synced(o.list[n].receipt) {
@@ -82,6 +95,7 @@ func (c *conn) payLocked(b *bridge.Batch) {
 			switch {
 			case a.packet != nil:
 				c.sendPacket(b, a.packet)
+				streams = append(streams, a.streams...)
 				continue
 			case a.first == tPuback<<4:
 				o.pubs--
@@ -100,17 +114,17 @@ func (c *conn) payLocked(b *bridge.Batch) {
 			}
 		}
 		if len(o.list) == 0 {
-			return
+			return streams
 		}
 		if o.told = c.srv.store.Await(o.list[0].receipt, c); o.told {
-			return
+			return streams
 		}
 		if c.srv.store.Err() != nil && !c.srv.synced(o.list[0].receipt) {
 			if !o.failed {
 				o.failed = true
 				go c.kick(wire[bridge.Unavailable].disconnect, "the store has failed", "")
 			}
-			return
+			return streams
 		}
 	}
 }

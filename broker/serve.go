@@ -247,7 +247,7 @@ func (c *conn) farewell(code byte, text, reference string) {
 	b := c.srv.hub.Begin()
 	defer b.End()
 	if c.ready.Load() && c.version == 5 {
-		c.sendPacket(b, encodeDisconnect(code, text, reference, c.maxPacket))
+		c.sendLast(b, encodeDisconnect(code, text, reference, c.maxPacket))
 	}
 	b.Flush()
 	c.out.finish()

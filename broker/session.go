@@ -221,7 +221,15 @@ func (s *session) pump(b *bridge.Batch) (roomy bool) {
 	if c == nil {
 		return true
 	}
-	roomy = s.pumpWindow(b, c) && s.pumpQueue(b, c) && s.pumpRetained(b, c)
+	for {
+		roomy = s.pumpWindow(b, c) && s.pumpQueue(b, c) && s.pumpRetained(b, c)
+		// What queue and retained values have put behind others, or behind a commit, may be due already.
+		if lined := s.resend; !roomy || lined == s.window.n {
+			break
+		} else if roomy = s.pumpWindow(b, c); !roomy || s.resend == lined {
+			break
+		}
+	}
 	s.backlog.Store(s.resend < s.window.n || !s.queueEmpty())
 	c.out.mu.Lock()
 	c.out.waiting = !roomy
@@ -243,8 +251,7 @@ func (s *session) pumpWindow(b *bridge.Batch, c *conn) bool {
 	for s.resend < s.window.n && s.sent < c.sendMax {
 		k := s.resend
 		f := s.window.at(k)
-		if !s.srv.synced(f.receipt) {
-			s.await(f.receipt)
+		if !s.srv.synced(f.receipt) && !s.await(f.receipt) {
 			return true
 		}
 		switch f.state {
@@ -349,9 +356,6 @@ func (s *session) enlist(q queued, r bridge.Receipt) {
 	s.window.add(flight{queued: q, state: flightSent, fresh: true})
 	s.srv.counters.Inflight.Add(1)
 	s.backlog.Store(true)
-	if s.resend == s.window.n-1 {
-		s.await(r)
-	}
 }
 
 // nextID is the identifier that the window will give next.
@@ -396,7 +400,7 @@ func (s *session) sendQueued(b *bridge.Batch, c *conn, q queued) sendResult {
 func (s *session) pumpRetained(b *bridge.Batch, c *conn) bool {
 	looks := maxLooks
 	for len(s.cursors) > 0 {
-		if !s.queueEmpty() || s.resend < s.window.n && s.number == 0 {
+		if !s.queueEmpty() || s.resend < s.window.n && !s.stored() {
 			return true
 		}
 		r := &s.cursors[0]
@@ -426,7 +430,7 @@ func (s *session) pumpRetained(b *bridge.Batch, c *conn) bool {
 		if q.qos > 0 && !s.hasCredit(c) {
 			return true
 		}
-		if s.number != 0 && q.qos > 0 && s.srv.hub.Durability(m.Topic) != bridge.Memory {
+		if q.qos > 0 && s.stored() && s.srv.hub.Durability(m.Topic) != bridge.Memory {
 			s.line(q)
 			r.topic = ""
 			continue

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -118,7 +119,7 @@ func newCrowd(t testing.TB, s *server, n int, filter string) *crowd {
 func (c *crowd) read(sub *raw.Conn) {
 	r := bufio.NewReader(sub.Net)
 	last := ""
-	sub.Net.SetReadDeadline(time.Time{})
+	sub.Net.SetDeadline(time.Time{})
 	for {
 		p, err := raw.ReadPacket(r, raw.V311)
 		if err != nil {
@@ -437,4 +438,170 @@ func TestSharedMessagesArriveWhateverTheMembersDo(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAClientThatMustWaitKeepsNobodyElseWaiting has clients that are not read from for a while: one for its rate, one for the
+// acknowledgements that it does not take. Whoever is read by the same goroutine is served as before.
+func TestAClientThatMustWaitKeepsNobodyElseWaiting(t *testing.T) {
+	t.Parallel()
+	bystanders := func(s *server) (all []*raw.Conn) {
+		for i := range 2 * runtime.GOMAXPROCS(0) { // some share a poller with the one that waits
+			c := s.open(raw.Connect{ClientID: fmt.Sprint("bystander ", i), Clean: true})
+			c.Subscribe(0, "last")
+			all = append(all, c)
+		}
+		return all
+	}
+	t.Run("for its rate", func(t *testing.T) {
+		t.Parallel()
+		s := start(t, options{hub: bridge.Limits{MessagesPerSecond: 10}})
+		all := bystanders(s)
+		c := s.open(raw.Connect{ClientID: "fast", Clean: true})
+		c.Send(burst(1000, raw.Publish{Topic: "x"}), raw.Publish{Topic: "last"}) // it owes a hundred seconds
+		for _, b := range all {
+			b.ExpectPublish("last", "")
+			b.Quiet()
+		}
+		s.open(raw.Connect{ClientID: "fast", Clean: true}).Quiet() // who takes over does not wait for the rest of it
+	})
+	t.Run("for its acknowledgements", func(t *testing.T) {
+		t.Parallel()
+		s := start(t, options{limits: broker.Limits{UnsentBytes: 16 << 10, WriteStall: time.Hour}, hub: unpaced})
+		all := bystanders(s)
+		c := s.dialSmall()
+		c.Connected(raw.Connect{Version: raw.V311, ClientID: "deaf", Clean: true})
+		packets := raw.Encode(raw.V311, burst(1000, raw.Publish{Topic: "x", QoS: 1, ID: 1}))
+		for {
+			c.Net.SetWriteDeadline(time.Now().Add(time.Second))
+			if _, err := c.Net.Write(packets); err != nil {
+				break // not read from any more
+			}
+		}
+		for _, b := range all {
+			b.Quiet()
+		}
+	})
+}
+
+// TestASubscriberWhoseWritesBlockSlowsNobody has one that reads nothing, behind a connection that takes no byte before it is
+// read, as TLS over a full socket.
+func TestASubscriberWhoseWritesBlockSlowsNobody(t *testing.T) {
+	t.Parallel()
+	for qos := range byte(3) {
+		t.Run(fmt.Sprintf("QoS %d", qos), func(t *testing.T) {
+			t.Parallel()
+			limits := broker.Limits{UnsentBytes: 64 << 10, QueueMessages: 50, WriteStall: time.Hour}
+			s := start(t, options{limits: limits})
+			ours, theirs := net.Pipe()
+			go s.ServeConn(theirs)
+			connect := raw.Connect{ClientID: "stalled", Clean: true}
+			stalled := raw.On(t, ours)
+			stalled.Connected(connect)
+			stalled.Subscribe(qos, "x")
+			other, pub := s.open(raw.Connect{ClientID: "other", Clean: true}), s.open(raw.Connect{ClientID: "pub", Clean: true})
+			other.Subscribe(qos, "x")
+			for i := range 300 {
+				payload := fmt.Sprintf("%06d%1000s", i, "")
+				pub.Publish(raw.Publish{Topic: "x", Payload: payload, QoS: qos, ID: 1})
+				if p := other.Deliver(); p.Text() != payload {
+					t.Fatalf("got message %.6s, want %d", p.Text(), i)
+				}
+			}
+			if st := s.stats(); st.Queued > int64(limits.QueueMessages) || qos == 0 && s.drops(bridge.DropSlowConsumer) == 0 || qos > 0 && s.drops(bridge.DropQueueFull) == 0 {
+				t.Errorf("%d messages are queued, dropped are %v", st.Queued, st.Dropped)
+			}
+			next := s.open(connect)
+			next.Quiet()
+			pub.Quiet()
+		})
+	}
+}
+
+// TestAQueueHoldsAsManyMessagesAsItsLimitSaysAndDropsTheOldest fills it with messages that are far below its limit in bytes.
+func TestAQueueHoldsAsManyMessagesAsItsLimitSaysAndDropsTheOldest(t *testing.T) {
+	t.Parallel()
+	const limit, messages = 5, 12
+	s := start(t, options{limits: broker.Limits{QueueMessages: limit}})
+	connect := raw.Connect{ClientID: "away", Props: raw.Props{raw.SessionExpiry.Int(100)}}
+	c := s.open(connect)
+	c.Subscribe(1, "x")
+	c.Drop()
+	s.alone(0)
+	pub := s.open(raw.Connect{ClientID: "pub", Clean: true})
+	for i := range messages {
+		pub.Publish(raw.Publish{Topic: "x", Payload: fmt.Sprint(i), QoS: 1, ID: 1})
+	}
+	pub.Quiet() // what a batch has counted is added up at its end
+	if st := s.stats(); st.Queued != limit || s.drops(bridge.DropQueueFull) != messages-limit {
+		t.Errorf("%d messages are queued, dropped are %v", st.Queued, st.Dropped)
+	}
+	c = s.open(connect)
+	for i := messages - limit; i < messages; i++ {
+		c.Ack(c.ExpectPublish("x", fmt.Sprint(i)))
+	}
+	c.Quiet()
+}
+
+// TestAPublisherKeepsItsRateWhenASubscriberStopsReading measures how fast one publishes to a thousand, with one of them that
+// reads and with one that does not, in turns. Whatever else the machine does can only make a round slower: the fastest of each
+// kind are compared, until they are as they must be.
+func TestAPublisherKeepsItsRateWhenASubscriberStopsReading(t *testing.T) {
+	if testing.Short() || raceEnabled {
+		t.Skip("measures")
+	}
+	const readers, messages, rounds, wanted = 999, 20, 40, 0.95
+	s := start(t, options{limits: broker.Limits{UnsentBytes: 64 << 10, QueueBytes: 128 << 10, QueueMessages: 50, WriteStall: time.Hour}})
+	s.LetFlap()
+	others := newCrowd(t, s, readers, "all")
+	pub := s.open(raw.Connect{ClientID: "publisher", Clean: true})
+	round := 0
+	measure := func(qos byte) (took time.Duration) {
+		began := time.Now()
+		for range messages {
+			round++
+			pub.Publish(raw.Publish{Topic: "all", Payload: fmt.Sprintf("%06d", round), QoS: qos, ID: 1})
+		}
+		pub.Quiet()
+		took = time.Since(began)
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) { // the readers catch up before the next round begins
+			got := others.got.Load()
+			if got == int64(readers*round) {
+				return took
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("at QoS %d the others got %d messages, want %d; dropped are %v", qos, got, readers*round, s.stats().Dropped)
+			}
+		}
+	}
+	dropped := func() int { return s.drops(bridge.DropSlowConsumer) + s.drops(bridge.DropQueueFull) }
+	for qos := range byte(3) {
+		one := raw.Connect{Version: raw.V311, ClientID: "one of a thousand", Clean: true}
+		alike, stalled := time.Hour, time.Hour
+		ratio := 0.0
+		for n := 0; n < rounds && (n < 3 || ratio < wanted); n++ {
+			c := s.open(one)
+			c.Subscribe(2, "all")
+			var reader sync.WaitGroup
+			reader.Go(func() { new(crowd).read(c) })
+			alike = min(alike, measure(qos))
+			c = s.stalled(one, qos, "all", "only") // takes over
+			reader.Wait()
+			s.fill(pub, "only", qos)
+			for before := dropped(); dropped() == before; { // and has no room for small ones either
+				for range 50 {
+					pub.Publish(raw.Publish{Topic: "only", Payload: "000000", QoS: qos, ID: 1})
+				}
+				pub.Quiet()
+			}
+			stalled = min(stalled, measure(qos))
+			c.Drop()
+			ratio = float64(alike) / float64(stalled)
+		}
+		t.Logf("QoS %d: %d messages to %d in %v, with one that does not read in %v: %.0f %% of the rate", qos, messages, readers+1, alike, stalled, 100*ratio)
+		if ratio < wanted {
+			t.Errorf("at QoS %d publishers keep %.0f %% of their rate, want %.0f %%", qos, 100*ratio, 100*wanted)
+		}
+	}
+	s.stop()
+	others.wg.Wait()
 }

@@ -6,24 +6,28 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"runtime/pprof"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/isthmus-iot/isthmus/bridge"
 	"github.com/isthmus-iot/isthmus/broker"
 	"github.com/isthmus-iot/isthmus/internal/mqttclient/raw"
+	"github.com/isthmus-iot/isthmus/internal/store"
 )
 
 // server is a running endpoint with its hub, on a port of its own.
 type server struct {
 	*broker.Server
-	Hub  *bridge.Hub
-	Addr string
-	t    testing.TB
-	stop func()
+	Hub   *bridge.Hub
+	Store *store.Store // nil: there is none
+	Addr  string
+	t     testing.TB
+	stop  func()
 }
 
 // options change what start starts; nil fields are as by default.
@@ -35,6 +39,7 @@ type options struct {
 	sys       time.Duration
 	log       *slog.Logger
 	tls       *tls.Config
+	store     vfs.FS // where sessions are stored; nil: in memory
 }
 
 // start runs a server until the test ends, and then checks that nothing of it is left.
@@ -51,6 +56,7 @@ func start(t testing.TB, o options) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	kept := keepIn(t, o.store, hub, srv)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -62,19 +68,47 @@ func start(t testing.TB, o options) *server {
 		wg.Go(func() { srv.Run(ctx) })
 		wg.Go(func() { srv.Serve(ctx, ln, broker.Listener{TLS: o.tls}) })
 	})
-	s := &server{Server: srv, Hub: hub, Addr: ln.Addr().String(), t: t}
+	s := &server{Server: srv, Hub: hub, Store: kept, Addr: ln.Addr().String(), t: t}
 	s.stop = sync.OnceFunc(func() {
 		cancel()
 		grace, done := context.WithTimeout(context.Background(), 3*time.Second)
 		defer done()
 		srv.Shutdown(grace)
 		wg.Wait()
+		if kept != nil {
+			kept.Close()
+		}
 	})
 	t.Cleanup(func() {
 		s.stop()
 		noLeak(t, s.Addr)
 	})
 	return s
+}
+
+// everythingStored has every test run with a store: what clients see must not depend on it.
+var everythingStored = os.Getenv("BROKER_TEST_STORE") != ""
+
+// keepIn gives a server a store.
+func keepIn(t testing.TB, fs vfs.FS, hub *bridge.Hub, srv *broker.Server) *store.Store {
+	t.Helper()
+	if fs == nil {
+		if !everythingStored {
+			return nil
+		}
+		fs = vfs.NewMem()
+	}
+	kept, err := store.Open(store.Config{Dir: "store", FS: fs, Notify: hub.Stored})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := hub.UseStore(kept); err != nil {
+		t.Fatal(err)
+	}
+	if err := srv.Restore(kept); err != nil {
+		t.Fatal(err)
+	}
+	return kept
 }
 
 // noLeak waits until no goroutine is left of the server at addr. Goroutines inherit the label of whoever starts them, so

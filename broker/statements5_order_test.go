@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/isthmus-iot/isthmus/broker"
@@ -202,13 +203,18 @@ func TestTheQueueDrainsInOrderWhileMessagesComeIn(t *testing.T) {
 	for i := range queued + live {
 		all = append(all, raw.Publish{Topic: "a", Payload: fmt.Sprint(i), QoS: 1, ID: uint16(i + 1)})
 	}
-	pub.Send(all[:queued]...)
-	for range queued {
-		pub.ExpectCode(raw.PUBACK, 0)
+	for part := range slices.Chunk(all[:queued], 250) { // within Receive Maximum
+		pub.Send(part...)
+		for range part {
+			pub.ExpectCode(raw.PUBACK, 0)
+		}
 	}
 	c = s.resume5("c", raw.ReceiveMaximum.Int(10))
 	go func() {
-		for _, p := range all[queued:] {
+		for i, p := range all[queued:] {
+			if i >= 250 {
+				pub.ExpectCode(raw.PUBACK, 0)
+			}
 			pub.Net.Write(raw.Encode(raw.V5, p))
 		}
 	}()

@@ -114,14 +114,18 @@ func mustMarshal(v any) []byte {
 
 // stores reports whether d is to be stored for this session.
 func (s *session) stores(d *bridge.Delivery) bool {
-	return s.number != 0 && d.QoS > 0 && d.Durability() != bridge.Memory
+	return d.QoS > 0 && s.stored() && d.Durability() != bridge.Memory
 }
+
+// stored reports whether the session is to survive the process. One that was resumed without session expiry is not, though
+// it has a number; s.mu is held.
+func (s *session) stored() bool { return s.number != 0 && s.persistent() }
 
 // Keeps reports whether the session stores what it is given; see bridge.Keeper.
 func (s *session) Keeps() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.number != 0 && !s.ended
+	return s.stored() && !s.ended
 }
 
 // store puts a message into the stored queue; id is the identifier that it is sent with, 0 where that is later; s.mu is held.
@@ -153,11 +157,12 @@ func (s *session) unstore(q *queued) {
 // synced reports whether r is kept.
 func (s *Server) synced(r bridge.Receipt) bool { return r == 0 || s.store.Synced() >= r }
 
-// await has the session told when r is kept; s.mu is held.
-func (s *session) await(r bridge.Receipt) {
+// await has the session told when r is kept; s.mu is held. It reports true where there is nothing to wait for any more.
+func (s *session) await(r bridge.Receipt) (kept bool) {
 	if !s.awaiting {
 		s.awaiting = s.srv.store.Await(r, s)
 	}
+	return !s.awaiting && s.srv.synced(r)
 }
 
 // Stored is called when a commit that the session waits for has ended: what was waiting for it goes out, and what is kept on

@@ -39,19 +39,27 @@ func (c *conn) handleSubscribe(b *bridge.Batch, body []byte) error {
 	if c.quiet {
 		text = ""
 	}
-	c.ackPacket(b, kept, encodeSuback(tSuback, pk.id, codes, c.version, text, c.maxPacket))
-	if len(streams) > 0 {
-		s := c.session
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for i, r := range streams {
-			// What is left of a former one of the same filter is met again by the new one.
-			s.dropStreams(r.sub.Filter)
-			s.cursors = append(s.cursors, streams[i])
-		}
-		s.pump(b)
-	}
+	c.ackPacket(b, kept, encodeSuback(tSuback, pk.id, codes, c.version, text, c.maxPacket), streams)
 	return nil
+}
+
+// stream begins to send retained values.
+func (c *conn) stream(b *bridge.Batch, streams []retainedStream) {
+	if len(streams) == 0 {
+		return
+	}
+	s := c.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.live.Load() != c {
+		return // taken over meanwhile
+	}
+	for _, r := range streams {
+		// What is left of a former one of the same filter is met again by the new one.
+		s.dropStreams(r.sub.Filter)
+		s.cursors = append(s.cursors, r)
+	}
+	s.pump(b)
 }
 
 // subscribe adds one subscription, which is kept when kept is; stream is set where retained values are to be sent for it.
@@ -118,7 +126,7 @@ func (c *conn) handleUnsubscribe(b *bridge.Batch, body []byte) error {
 	if c.version != 5 {
 		codes = nil
 	}
-	c.ackPacket(b, kept, encodeSuback(tUnsuback, pk.id, codes, c.version, "", c.maxPacket))
+	c.ackPacket(b, kept, encodeSuback(tUnsuback, pk.id, codes, c.version, "", c.maxPacket), nil)
 	return nil
 }
 

@@ -540,3 +540,58 @@ func TestAClientThatComesBackAgainAndAgainLosesNothingAndKeepsTheOrder(t *testin
 		}
 	}
 }
+
+// TestATakeOverWaitsForTheGoroutineThatReadsTheOldConnection is the same where each connection is read by a goroutine of its
+// own: a poller that is held up in the first could not read the second.
+func TestATakeOverWaitsForTheGoroutineThatReadsTheOldConnection(t *testing.T) {
+	t.Parallel()
+	access := newHeld()
+	s := start(t, options{access: access})
+	sub := s.open(raw.Connect{ClientID: "sub", Clean: true})
+	sub.Subscribe(2, "held")
+	connect := raw.Connect{ClientID: "pub", Props: raw.Props{raw.SessionExpiry.Int(100)}}
+	old := handedOver(t, s)
+	old.Connected(connect)
+	old.Send(raw.Publish{Topic: "held", Payload: "once", QoS: 2, ID: 1})
+	<-access.entered
+	next := handedOver(t, s)
+	next.Send(connect, raw.Publish{Topic: "held", Payload: "once", QoS: 2, ID: 1, Dup: true})
+	// It is told that it is taken over, and only when it has left the other one is let in.
+	old.ExpectCode(raw.DISCONNECT, 0x8E)
+	next.ExpectNothing(50 * time.Millisecond) // enough for that to happen; nothing is late where it does not
+	if len(access.entered) > 0 {
+		t.Error("it is handled beside the first")
+	}
+	close(access.release)
+	next.ExpectCode(raw.CONNACK, 0)
+	next.ExpectAck(raw.PUBREC, 1, 0)
+	next.Send(raw.Pubrel{ID: 1})
+	next.ExpectAck(raw.PUBCOMP, 1, 0)
+	sub.Deliver()
+	sub.Quiet()
+}
+
+// TestWhoWaitsToTakeOverASessionThatEndsMeanwhileGetsAnother has two come after each other while the first connection is still
+// at work: the first of them ends the session for which the second waits.
+func TestWhoWaitsToTakeOverASessionThatEndsMeanwhileGetsAnother(t *testing.T) {
+	t.Parallel()
+	access := newHeld()
+	s := start(t, options{access: access})
+	old := handedOver(t, s)
+	old.Connected(raw.Connect{ClientID: "c", Props: raw.Props{raw.SessionExpiry.Int(100)}})
+	old.Send(raw.Publish{Topic: "held"})
+	<-access.entered
+	first := handedOver(t, s)
+	first.Send(raw.Connect{ClientID: "c", Clean: true})
+	old.ExpectCode(raw.DISCONNECT, 0x8E)
+	second := handedOver(t, s)
+	second.Send(raw.Connect{ClientID: "c"})
+	second.ExpectNothing(50 * time.Millisecond) // and waits, on any machine that is not very slow
+	close(access.release)
+	first.ExpectCode(raw.CONNACK, 0)
+	first.ExpectDisconnect(0x8E)
+	second.ExpectCode(raw.CONNACK, 0)
+	second.Subscribe(1, "x")
+	second.Send(raw.Publish{Topic: "x", Payload: "1", QoS: 1, ID: 1})
+	second.Deliver()
+}

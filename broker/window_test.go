@@ -707,3 +707,57 @@ func TestPropertiesOfEveryKindAreHeldAgainstTheTable(t *testing.T) {
 		}
 	}
 }
+
+// solo is a pipe that is to be written to by one at a time.
+type solo struct {
+	*pipe
+	t       *testing.T
+	writers atomic.Int32
+}
+
+func (s *solo) alone(write func([]byte) (int, error), b []byte) (int, error) {
+	if n := s.writers.Add(1); n > 1 {
+		s.t.Errorf("%d write at a time", n)
+	}
+	defer s.writers.Add(-1)
+	return write(b)
+}
+
+func (s *solo) try(b []byte) (int, error)   { return s.alone(s.pipe.try, b) }
+func (s *solo) Write(b []byte) (int, error) { return s.alone(s.pipe.Write, b) }
+
+// TestOutputHasOneWriterAtATime appends while a writer waits for the peer: a second one might overtake it.
+func TestOutputHasOneWriterAtATime(t *testing.T) {
+	t.Parallel()
+	for _, blocks := range []bool{false, true} {
+		hub, err := bridge.New(bridge.Config{Access: everybody{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &solo{pipe: newPipe(5), t: t}
+		o, f := newOutput(p.pipe, 1<<20, blocks)
+		o.nc = p
+		if !blocks {
+			o.try = p.try
+		}
+		say := func(text string) {
+			b := hub.Begin()
+			defer b.End()
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			o.end(append(o.begin(b, f), text...))
+		}
+		say("0123456789")
+		wait(t, "a writer that waits", func() bool { return p.writers.Load() == 1 && p.taken() == 5 })
+		want := "0123456789"
+		for i := range 10 {
+			say(fmt.Sprint(i))
+			want += fmt.Sprint(i)
+		}
+		p.give(100)
+		wait(t, "everything to be written", func() bool { return p.taken() == len(want) })
+		if got := string(p.got); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
