@@ -102,7 +102,9 @@ func (f *heldFile) SyncData() error {
 func reopen(t *testing.T, o options, d *disk) *server {
 	t.Helper()
 	o.store = d
-	return start(t, o)
+	s := start(t, o)
+	t.Cleanup(d.release) // else the store could not be closed
+	return s
 }
 
 // kept is a connection of a session that is kept, and whether it was there.

@@ -51,8 +51,8 @@ func TestAnAcknowledgementLeavesWhenWhatItPromisesIsKept(t *testing.T) {
 
 	// Clients without a session that is kept never wait for the disk.
 	d.hold()
-	live.Publish(raw.Publish{Topic: "live/2", QoS: 1, ID: 1})
-	live.ExpectPublish("live/2", "")
+	live.Send(raw.Publish{Topic: "live/2", QoS: 1, ID: 1})
+	live.ExpectAll(raw.PUBLISH, raw.PUBACK)
 	d.release()
 }
 
@@ -121,7 +121,7 @@ func TestASessionIsWhatItWasAfterALossOfPower(t *testing.T) {
 	sub.ExpectAck(raw.PUBREL, third.ID, 0)
 	for i := 3; i < 7; i++ {
 		p := sub.ExpectPublish("a/b", fmt.Sprint(i))
-		if p.Dup || p.QoS == 2 && i == 3 || !slices.Equal(p.Props.Ints(raw.SubscriptionIdentifier), []uint32{7}) {
+		if p.Dup || i < 6 && p.QoS != byte(1+i%2) || !slices.Equal(p.Props.Ints(raw.SubscriptionIdentifier), []uint32{7}) {
 			t.Errorf("got %v", p)
 		}
 		if i < 6 && (p.Props.Text(raw.ContentType) != "x" || len(p.Props.Ints(raw.MessageExpiry)) != 1) {
@@ -194,7 +194,8 @@ func TestAWillWaitsForItsDelayAcrossARestart(t *testing.T) {
 	waitKept(t, s)
 
 	// All connections were lost with the power: the will without a delay is due, the other one is waiting.
-	s = reopen(t, options{}, d.lost())
+	d = d.lost()
+	s = reopen(t, options{}, d)
 	watch, _ = s.kept("watch")
 	p := watch.Deliver()
 	if p.Topic != "will/c0" || p.Props.Text(raw.ContentType) != "t" {
@@ -243,7 +244,7 @@ func TestAStoreThatFailsAcknowledgesNothingAndLiveTrafficGoesOn(t *testing.T) {
 	ping(waiting)
 	d.fail(errors.New("the disk is on fire"))
 	d.release()
-	waiting.ExpectDisconnect(0x88)
+	waiting.ExpectDisconnect(0x83)
 	waiting.Drop()
 	if s.Store.Err() == nil {
 		t.Fatal("the store does not know that it has failed")

@@ -122,7 +122,7 @@ func (c *conn) payLocked(b *bridge.Batch) (streams []retainedStream) {
 		if c.srv.store.Err() != nil && !c.srv.synced(o.list[0].receipt) {
 			if !o.failed {
 				o.failed = true
-				go c.kick(wire[bridge.Unavailable].disconnect, "the store has failed", "")
+				go c.kick(codeImplementation, "the store has failed", "")
 			}
 			return streams
 		}
