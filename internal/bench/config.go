@@ -20,10 +20,11 @@ const (
 	Idle    Mode = "idle"    // N connections with one subscription each that do nothing
 	Connect Mode = "connect" // N connections at a time come, say hello and go
 	Latency Mode = "latency" // pairs at a fixed rate
+	Offline Mode = "offline" // N publishers at QoS 1, each to a kept session whose client is away; acknowledgements are measured
 )
 
 // Modes lists them.
-func Modes() []Mode { return []Mode{Pair, FanOut, FanIn, Idle, Connect, Latency} }
+func Modes() []Mode { return []Mode{Pair, FanOut, FanIn, Idle, Connect, Latency, Offline} }
 
 // Config is one run. Zero values mean the defaults named.
 type Config struct {
@@ -36,7 +37,7 @@ type Config struct {
 	Warmup     time.Duration // before measuring; default 1 s, negative: none
 	Window     int           // messages in flight per publisher; default 16, at least Batch
 	Batch      int           // messages per write; default 1
-	Rate       int           // of mode latency: messages per second of all publishers; default 1000
+	Rate       int           // messages per second of all publishers. Mode latency: default 1000; mode offline: 0 is as fast as acknowledgements come
 	Version    wire.Version  // default 3.1.1
 	Bystanders int           // extra subscriptions on topics nobody publishes to, 1000 per connection
 	Stall      time.Duration // without any delivery for so long the run fails; default 10 s
@@ -57,9 +58,14 @@ func (c Config) WithDefaults() Config {
 	set(&c.Size, 64)
 	set(&c.Batch, 1)
 	set(&c.Window, max(16, c.Batch))
-	set(&c.Rate, 1000)
 	if c.Mode == "" {
 		c.Mode = Pair
+	}
+	switch c.Mode {
+	case Latency:
+		set(&c.Rate, 1000)
+	case Offline:
+		c.QoS = 1
 	}
 	if c.Duration == 0 {
 		c.Duration = 10 * time.Second
@@ -92,7 +98,7 @@ func (c Config) Validate() error {
 		return fmt.Errorf("batch is %d and window %d, want at least 1 and a window not below the batch", c.Batch, c.Window)
 	case c.Window > 30000:
 		return fmt.Errorf("window is %d, want at most 30000", c.Window)
-	case c.Rate < 1:
+	case c.Rate < 0:
 		return fmt.Errorf("rate is %d, want at least 1", c.Rate)
 	case c.Duration < 0 || c.Messages < 0 || c.Bystanders < 0 || c.Stall < 0:
 		return fmt.Errorf("duration, messages, bystanders or stall is negative")

@@ -24,8 +24,15 @@ type link struct {
 
 // target is a broker as it is dialled.
 type target struct {
-	url mqttclient.URL
-	cfg Config
+	url  mqttclient.URL
+	cfg  Config
+	kept bool // sessions outlive their connections
+}
+
+// with is the target with a difference.
+func (t target) with(differ func(*target)) target {
+	differ(&t)
+	return t
 }
 
 // readBuffer is the size of a connection's read buffer.
@@ -49,9 +56,11 @@ func (t target) dial(ctx context.Context, id string) (*link, error) {
 	}
 	l := &link{nc: nc, version: t.cfg.Version, buf: make([]byte, 256)}
 	nc.SetDeadline(time.Now().Add(30 * time.Second))
-	p, err := l.ask(wire.Connect{
-		Version: t.cfg.Version, ClientID: id, Clean: true, User: t.url.User, Password: []byte(t.url.Password),
-	}.Append(nil), wire.CONNACK)
+	connect := wire.Connect{Version: t.cfg.Version, ClientID: id, Clean: !t.kept, User: t.url.User, Password: []byte(t.url.Password)}
+	if t.kept && t.cfg.Version >= wire.V5 {
+		connect.Props = wire.Props{wire.SessionExpiry.Int(3600)}
+	}
+	p, err := l.ask(connect.Append(nil), wire.CONNACK)
 	if err == nil && p.Code != 0 {
 		err = &mqttclient.Refused{Packet: wire.CONNACK, Version: t.cfg.Version, Code: p.Code, Props: p.Props}
 	}

@@ -26,7 +26,7 @@ func Run(ctx context.Context, url string, pid int, cfg Config) (*Result, error) 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r := &run{
-		cfg: cfg, target: target{u, cfg}, pid: pid, name: "bench/" + rand.Text()[:8], epoch: time.Now(),
+		cfg: cfg, target: target{url: u, cfg: cfg}, pid: pid, name: "bench/" + rand.Text()[:8], epoch: time.Now(),
 		done: make(chan struct{}), ctx: ctx,
 	}
 	r.result = &Result{
@@ -47,6 +47,8 @@ func Run(ctx context.Context, url string, pid int, cfg Config) (*Result, error) 
 		err = r.idle()
 	case Connect:
 		err = r.connect()
+	case Offline:
+		err = r.offline()
 	default:
 		err = r.flow()
 	}

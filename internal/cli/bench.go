@@ -28,7 +28,8 @@ Modes:
   fan-in    N publishers, one subscriber
   idle      N connections with one subscription each, held for --duration; memory per connection
   connect   N at a time connect and leave
-  latency   pairs at a fixed --rate; latency counts from when a message was due`,
+  latency   pairs at a fixed --rate; latency counts from when a message was due
+  offline   N publishers at QoS 1, each to a session whose client is away; acknowledgements are measured`,
 		Example: `  isthmus bench mqtt://localhost --clients 100 --qos 1 --pid $(pidof mosquitto)
   isthmus bench mqtt://localhost --mode latency --rate 5000 --duration 30s
   isthmus bench a=mqtt://localhost:1883@@101 b=mqtt://localhost:1884@@102 --mode fan-out --rounds 5 --row 'fan-out'`,
@@ -45,7 +46,7 @@ Modes:
 	)
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&mode, "mode", "pair", "pair, fan-out, fan-in, idle, connect or latency")
+	f.StringVar(&mode, "mode", "pair", "pair, fan-out, fan-in, idle, connect, latency or offline")
 	f.IntVar(&cfg.Clients, "clients", 100, "N")
 	f.Uint8Var(&cfg.QoS, "qos", 0, "quality of service: 0, 1 or 2")
 	f.IntVar(&cfg.Size, "size", 64, "`BYTES` of payload")
@@ -54,7 +55,7 @@ Modes:
 	f.DurationVar(&cfg.Warmup, "warmup", time.Second, "how long to run before measuring")
 	f.IntVar(&cfg.Window, "window", 0, "messages in flight per publisher; default 16 or --batch")
 	f.IntVar(&cfg.Batch, "batch", 1, "messages per write")
-	f.IntVar(&cfg.Rate, "rate", 1000, "messages per second of all publishers, in mode latency")
+	f.IntVar(&cfg.Rate, "rate", 0, "messages per second of all publishers: in mode latency, default 1000; in mode offline, default as fast as they are acknowledged")
 	f.StringVar(&version, "version", "3.1.1", "of MQTT: 3.1.1 or 5")
 	f.IntVar(&cfg.Bystanders, "bystanders", 0, "extra subscriptions that no message matches")
 	f.IntSliceVar(&pids, "pid", nil, "process of the server, of the first URL first")
