@@ -349,15 +349,17 @@ func (s *session) expired() {
 
 // end ends a session that has no connection: its delayed will goes out, its subscriptions and queue go; sess.turn is held.
 func (s *Server) end(sess *session) {
-	release := s.hold()
-	defer release()
+	release := s.hold() // as in leave
 	sess.mu.Lock()
 	if sess.ended {
 		sess.mu.Unlock()
+		release()
 		return
 	}
 	w := sess.will
-	sess.will = nil
+	if sess.will = nil; w != nil {
+		sess.save()
+	}
 	for _, t := range []*time.Timer{sess.willTimer, sess.endTimer} {
 		if t != nil {
 			t.Stop()
@@ -368,6 +370,7 @@ func (s *Server) end(sess *session) {
 	if w != nil { // MQTT-3.1.2-8: the session's end ends the delay
 		w.publish(s, sess.client)
 	}
+	release()
 	b := s.hub.Begin()
 	defer b.End()
 	sess.release(b)

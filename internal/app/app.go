@@ -102,7 +102,7 @@ func (a *App) Run(ctx context.Context) error {
 	c := a.config
 	admin, err := ops.ListenAdmin(string(c.Gateway.Data))
 	if err != nil {
-		return err
+		return c.unusable(err)
 	}
 	defer admin.Close()
 	kept, err := a.restore(c)

@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/isthmus-iot/isthmus/bridge"
 	"github.com/isthmus-iot/isthmus/broker"
 	"github.com/isthmus-iot/isthmus/internal/access"
 )
@@ -102,6 +104,37 @@ func TestSizesAndDurations(t *testing.T) {
 	}
 	if s := formatDuration(c.MQTT.Limits.SessionExpiry) + " " + formatDuration(c.MQTT.Limits.WriteStall); s != "7d 1m30s" {
 		t.Errorf("durations: %s", s)
+	}
+}
+
+func TestStoreSection(t *testing.T) {
+	c, err := Parse("/etc/isthmus/isthmus.yaml", []byte(`
+gateway: {data: data}
+store:
+  limit_bytes: 64MiB
+  reserve_bytes: 0
+  durability: memory
+  topics:
+    - {filter: alarm/#, durability: fsync}
+    - {filter: +/temp, durability: os}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := c.Store
+	if s.Limit != 64<<20 || s.reserve() >= 0 || s.Durability.durability() != bridge.Memory || c.storeDir() != "/etc/isthmus/data/store" {
+		t.Errorf("%+v in %s", s, c.storeDir())
+	}
+	want := []bridge.DurabilityRule{{Filter: "alarm/#", Durability: bridge.Fsync}, {Filter: "+/temp", Durability: bridge.OS}}
+	if diff := cmp.Diff(want, s.rules()); diff != "" {
+		t.Errorf("rules (-want +got):\n%s", diff)
+	}
+	again, err := Parse("/etc/isthmus/isthmus.yaml", []byte(c.Show()))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, c.Show())
+	}
+	if diff := cmp.Diff(s, again.Store); diff != "" {
+		t.Errorf("what is shown reads back differently (-want +got):\n%s", diff)
 	}
 }
 

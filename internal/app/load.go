@@ -9,7 +9,6 @@ import (
 	"reflect"
 
 	"github.com/isthmus-iot/isthmus/internal/access"
-	"github.com/isthmus-iot/isthmus/internal/ops"
 )
 
 // maxFile bounds a configuration file.
@@ -25,15 +24,18 @@ func Load(name string) (*Config, error) {
 	return c, nil
 }
 
-// Socket is the name of the admin socket of the gateway that runs with a configuration file. A file that has mistakes will do,
-// as it may have them since the gateway has read it.
-func Socket(name string) (string, error) {
+// DataDir is gateway.data of a configuration file. A file that has mistakes will do, as it may have them since the gateway has
+// read it.
+func DataDir(name string) (string, error) {
 	c, err := load(name)
 	if c == nil {
 		return "", err
 	}
-	return filepath.Join(string(c.Gateway.Data), ops.SocketName), nil
+	return string(c.Gateway.Data), nil
 }
+
+// StoreDir is where the store of a data directory is.
+func StoreDir(data string) string { return filepath.Join(data, "store") }
 
 // load is Load that returns what it could read, if it could, besides Problems.
 func load(name string) (*Config, error) {

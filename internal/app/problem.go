@@ -3,6 +3,7 @@ package app
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -92,6 +93,14 @@ func (c *Config) located(err error) error {
 		problems = append(problems, p)
 	}
 	return problems
+}
+
+// unusable adds what to do to an error of the data directory.
+func (c *Config) unusable(err error) error {
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return Problems{{Text: err.Error(), Hint: "gateway.data must be a directory of the user that the gateway runs as"}}
 }
 
 // flat takes joined errors apart.

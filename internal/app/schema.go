@@ -56,7 +56,7 @@ func schemaOf(t reflect.Type, path string, comments map[string]string) map[strin
 	return s
 }
 
-// comments reads what default.yaml says of each key: the comment behind it, or the line above a section.
+// comments reads what default.yaml says of each key: the comment behind it, or the lines above a section.
 func comments(yaml string) map[string]string {
 	found := map[string]string{}
 	var section, part, above string
@@ -70,9 +70,10 @@ func comments(yaml string) map[string]string {
 			key, ok = strings.CutSuffix(text, ":")
 		}
 		if !ok || strings.ContainsAny(key, " #`") || commentedOut && indent == 0 {
-			above = ""
 			if commentedOut && indent == 0 {
-				above = text
+				above = strings.TrimSpace(above + " " + text)
+			} else {
+				above = ""
 			}
 			continue
 		}

@@ -27,7 +27,11 @@ func (a *App) Status() ops.Status {
 func (a *App) Reading() ops.Reading {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return ops.Reading{Stats: a.hub.Stats(), Reloaded: a.reloaded, ReloadedAt: a.reloadedAt.Unix()}
+	r := ops.Reading{Stats: a.hub.Stats(), Reloaded: a.reloaded, ReloadedAt: a.reloadedAt.Unix()}
+	if a.store != nil {
+		r.Store = figures(a.store)
+	}
+	return r
 }
 
 // Explain tells what would happen to a message.

@@ -1,10 +1,12 @@
 package app
 
 import (
+	"errors"
 	"fmt"
-	"path/filepath"
+	"time"
 
 	"github.com/isthmus-iot/isthmus/bridge"
+	"github.com/isthmus-iot/isthmus/internal/ops"
 	"github.com/isthmus-iot/isthmus/internal/store"
 )
 
@@ -48,12 +50,21 @@ func (s Store) rules() (rules []bridge.DurabilityRule) {
 }
 
 // storeDir is where the store is.
-func (c *Config) storeDir() string { return filepath.Join(string(c.Gateway.Data), "store") }
+func (c *Config) storeDir() string { return StoreDir(string(c.Gateway.Data)) }
+
+// reserve is the reserve as the store knows it, where zero stands for its default.
+func (s Store) reserve() int64 {
+	if s.Reserve == 0 {
+		return -1
+	}
+	return s.Reserve
+}
 
 // restore opens the store and brings back what it has kept: retained values first, so that sessions find them.
 func (a *App) restore(c *Config) (*store.Store, error) {
+	began := time.Now()
 	s, err := store.Open(store.Config{
-		Dir: c.storeDir(), Limit: c.Store.Limit, Reserve: c.Store.Reserve, Log: a.log.Logger, Notify: a.hub.Stored,
+		Dir: c.storeDir(), Limit: c.Store.Limit, Reserve: c.Store.reserve(), Log: a.log.Logger, Notify: a.hub.Stored,
 		Durability: min(c.Store.Durability.durability(), bridge.OS),
 		Failed: func(err error) {
 			a.log.Error("the store has failed: nothing that would have to be kept is acknowledged any more; mend the disk and start again", "error", err)
@@ -67,9 +78,45 @@ func (a *App) restore(c *Config) (*store.Store, error) {
 	}
 	if err != nil {
 		s.Close()
-		return nil, fmt.Errorf("%s: %w", c.storeDir(), err)
+		return nil, c.unrestorable(err)
 	}
+	a.restored(s, c.storeDir(), time.Since(began))
 	return s, nil
+}
+
+// unrestorable says what to do about an error of bringing back what the store has.
+func (c *Config) unrestorable(err error) error {
+	hint := "run isthmus store check, then restore a copy or move the folder away"
+	if bridge.ReasonOf(err) == bridge.QuotaExceeded {
+		hint = "the store has more sessions than limits.clients allows: raise it"
+	}
+	return Problems{{Text: fmt.Sprintf("store %s: %v", c.storeDir(), err), Hint: hint}}
+}
+
+// restored logs what the store had.
+func (a *App) restored(s *store.Store, dir string, took time.Duration) {
+	hub := a.hub.Stats()
+	var sessions, queued int64
+	for _, e := range hub.Endpoints {
+		sessions += e.Sessions
+		queued += e.Queued
+	}
+	a.log.Info("store opened", "dir", dir, "sessions", sessions, "queued_messages", queued, "retained_values", hub.Retained,
+		"bytes", s.Stats().Used, "took", took.Round(time.Millisecond).String())
+}
+
+// figures are those of the store for people and programs.
+func figures(s *store.Store) *ops.Store {
+	st := s.Stats()
+	f := &ops.Store{
+		Used: ops.Bytes(st.Used), Disk: ops.Bytes(st.Disk), Limit: ops.Bytes(st.Limit), Free: ops.Bytes(st.Free), Queued: st.Entries,
+		Full: st.Full, Failed: s.Err() != nil, Pending: ops.Bytes(st.Pending),
+		Commits: st.Commits, Records: st.Records, Written: st.Bytes, Syncing: st.SyncSum,
+	}
+	for _, c := range st.Syncs {
+		f.Syncs = append(f.Syncs, ops.SyncCount{Within: c.Bound, Count: c.Count})
+	}
+	return f
 }
 
 // kept is ready while the store keeps what it is given.
@@ -81,14 +128,21 @@ func (kept) Name() string { return "store" }
 // Ready reports whether everything can be kept.
 func (k kept) Ready() error {
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	switch {
-	case k.store == nil:
+	s, reserve := k.store, ops.Bytes(k.config.Store.Reserve)
+	k.mu.Unlock()
+	if s == nil {
 		return nil // listening is not ready either
-	case k.store.Err() != nil:
-		return k.store.Err()
-	case k.store.Full():
-		return bridge.Refuse(bridge.QuotaExceeded, "the limit on disk use is reached; see store.limit_bytes and store.reserve_bytes")
 	}
-	return nil
+	if err := s.Err(); err != nil {
+		return fmt.Errorf("failed, and nothing is kept any more: %w", err)
+	}
+	f := figures(s)
+	if !f.Full {
+		return nil
+	}
+	text := fmt.Sprintf("full: it takes %s (store.limit_bytes is %s)", max(f.Used, f.Disk), f.Limit)
+	if f.Free >= 0 {
+		text += fmt.Sprintf(", the file system has %s left (store.reserve_bytes is %s)", f.Free, reserve)
+	}
+	return errors.New(text)
 }

@@ -115,18 +115,26 @@ const minStore = 64 << 20
 
 func (v validator) store() {
 	if v.Store.Limit < minStore {
-		v.problem("store.limit_bytes", "", "store.limit_bytes is %d, want at least 64MiB", v.Store.Limit)
+		v.problem("store.limit_bytes", "", "store.limit_bytes is %s, want at least %s", formatSize(v.Store.Limit), formatSize(minStore))
 	}
-	if v.Store.Reserve < 0 {
-		v.problem("store.reserve_bytes", "", "store.reserve_bytes is below 0")
-	}
+	first := map[string]bool{}
 	for i, t := range v.Store.Topics {
 		path := index("store.topics", i)
-		if _, err := bridge.ParseFilter(t.Filter); err != nil {
-			v.problem(path+".filter", "", "store.topics: %v", err)
+		filter, err := bridge.ParseFilter(t.Filter)
+		group, _ := filter.Share()
+		switch {
+		case !v.d.written(path + ".filter"):
+			v.problem(path, "filter: telemetry/#", "%s has no filter", path)
+		case err != nil:
+			v.problem(path+".filter", "", "%s.filter: %q: %v", path, t.Filter, err)
+		case group != "":
+			v.problem(path+".filter", "name the topics: how a message is kept does not depend on who subscribes", "%s.filter: %q is a shared filter", path, t.Filter)
+		case first[t.Filter]:
+			v.problem(path+".filter", "remove one of them: the first that matches decides", "%s.filter: %q is listed twice", path, t.Filter)
 		}
-		if t.Durability == "" {
-			v.problem(path, "durability: os", "store.topics: %q has no durability", t.Filter)
+		first[t.Filter] = true
+		if !v.d.written(path + ".durability") {
+			v.problem(path, "durability: os", "%s has no durability", path)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -65,11 +66,11 @@ func (e *Env) printJSON(v any) error {
 
 // running makes a client for the gateway that runs with a configuration file, or without one in this directory.
 func running(file string) (*ops.Client, error) {
-	socket, err := app.Socket(file)
+	data, err := app.DataDir(file)
 	if err != nil {
 		return nil, err
 	}
-	return ops.NewClient(socket), nil
+	return ops.NewClient(filepath.Join(data, ops.SocketName)), nil
 }
 
 // program is how the user calls this program, for commands to copy.

@@ -54,7 +54,7 @@ func newRootCommand(env *Env) *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add(groupServer, newServeCommand(env), newInitCommand(env), newCheckCommand(env), newConfigCommand(env), newPasswdCommand(env))
+	add(groupServer, newServeCommand(env), newInitCommand(env), newCheckCommand(env), newConfigCommand(env), newPasswdCommand(env), newStoreCommand(env))
 	add(groupAsk, newStatusCommand(env), newExplainCommand(env), newReloadCommand(env), newHealthcheckCommand(env))
 	add(groupClient, newPubCommand(env), newSubCommand(env), newBenchCommand(env))
 	root.AddCommand(newVersionCommand(env))

@@ -52,6 +52,9 @@ func printStatus(env *Env, s ops.Status) error {
 		row("open", "%s to %s", l.Address, l.Who)
 	}
 	row("hub", "%d clients, %d subscriptions, %d retained values of %d bytes", s.Hub.Clients, s.Hub.Subscriptions, s.Hub.Retained, s.Hub.RetainedBytes)
+	if st := s.Store; st != nil {
+		row("store", "%s in use, %s on disk, limit %s, %d messages queued, %d commits of %s", st.Used, st.Disk, st.Limit, st.Queued, st.Commits, average(st))
+	}
 	for _, e := range s.Endpoints {
 		row(e.Name, "%d connections, %d sessions, %d messages queued, %d in flight", e.Connections, e.Sessions, e.Queued, e.Inflight)
 		row("", "received %d messages, sent %d, refused %d connections", sum(e.Received), sum(e.Sent), e.Refused)
@@ -60,6 +63,11 @@ func printStatus(env *Env, s ops.Status) error {
 		}
 	}
 	return w.Flush()
+}
+
+// average is how long a commit took.
+func average(s *ops.Store) time.Duration {
+	return (s.Syncing / time.Duration(max(1, s.Commits))).Round(10 * time.Microsecond)
 }
 
 func sum(byQoS [3]uint64) uint64 { return byQoS[0] + byQoS[1] + byQoS[2] }

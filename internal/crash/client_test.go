@@ -22,14 +22,14 @@ type client struct {
 	receiveMax int // 0: none
 	conn       *conn
 	conns      int
-	pending    []answer  // to be sent some time soon
-	away       time.Time // until then it stays offline
+	pending    []answer    // to be sent some time soon
+	away       time.Time   // until then it stays offline
 	settled    atomic.Bool // nothing is left to do, as far as it knows
 }
 
 // role is what a client is there for.
 type role interface {
-	connect() wire.Props             // further properties of CONNECT
+	properties() wire.Props          // further ones of CONNECT
 	resumed(present bool)            // a connection begins
 	act()                            // something, at random
 	finish()                         // a step towards the end
@@ -117,9 +117,14 @@ func (c *client) handle(p wire.Packet, ok bool) {
 			c.h.wrong(c.who, nil, "unexpected", "%s", p)
 		}
 	}
-	if c.conn != nil && (len(c.pending) >= 8 || c.dice.IntN(3) > 0) {
+	if c.conn != nil && (c.phase() != storm || c.full() || c.dice.IntN(3) > 0) {
 		c.flush()
 	}
+}
+
+// full reports whether answers must not be held back any more.
+func (c *client) full() bool {
+	return len(c.pending) >= 8 || c.receiveMax > 0 && len(c.conn.open) >= c.receiveMax
 }
 
 // answer puts an answer behind the others.

@@ -26,7 +26,7 @@ func (c *client) open() (next opened, ok bool) {
 	c.conns++
 	p := wire.Connect{Version: c.version, ClientID: c.id}
 	if c.version >= wire.V5 {
-		p.Props = append(wire.Props{wire.SessionExpiry.Int(sessionExpiry)}, c.role.connect()...)
+		p.Props = append(wire.Props{wire.SessionExpiry.Int(sessionExpiry)}, c.role.properties()...)
 	}
 	c.h.note(event{who: c.who, conn: nc.number, out: true, text: "CONNECT"})
 	nc.write(p.Append(nil))

@@ -69,7 +69,7 @@ func (i *inspector) ask(topics []*topic) bool {
 	defer timeout.Stop()
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
-	for asked := false; ; {
+	for begun, asked := i.phase(), false; i.phase() == begun; {
 		if !asked && !i.h.awaits(wanted, since) {
 			asked = true
 			c.write(wire.Ping{}.Append(nil))
@@ -92,6 +92,7 @@ func (i *inspector) ask(topics []*topic) bool {
 			return true
 		}
 	}
+	return false
 }
 
 // absent records that values did not come.

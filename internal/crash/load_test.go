@@ -129,8 +129,8 @@ func (l *load) finish(t *testing.T) {
 	l.stage.Store(int32(finishing))
 	begun := time.Now()
 	var missing string
-	for since, progress := time.Now(), -1; time.Since(since) < stuck && time.Since(begun) < 10*patience; time.Sleep(10 * time.Millisecond) {
-		if missing = l.missing(); missing == "" {
+	for since, progress := time.Now(), -1; time.Since(since) < stuck && time.Since(begun) < 10*patience; time.Sleep(50 * time.Millisecond) {
+		if missing = l.missing(); missing == "" || l.history.found() > hopeless {
 			break
 		}
 		l.history.mu.Lock()
@@ -146,6 +146,9 @@ func (l *load) finish(t *testing.T) {
 	}
 	t.Logf("all messages had arrived and all handshakes were complete after %v", time.Since(begun).Round(time.Millisecond))
 }
+
+// hopeless is how many findings of clients end a run early.
+const hopeless = 500
 
 // stuck is after how long without any acknowledgement or delivery a run counts as standing still.
 const stuck = 20 * time.Second

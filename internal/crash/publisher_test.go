@@ -16,7 +16,7 @@ type publisher struct {
 	last   bool   // the last message of every topic is on its way
 }
 
-func (p *publisher) connect() wire.Props { return nil }
+func (p *publisher) properties() wire.Props { return nil }
 
 func (p *publisher) resumed(bool) {}
 
@@ -44,7 +44,7 @@ func (p *publisher) room() bool { return len(p.session.outgoing) < min(p.window,
 // next appends the next message of a topic.
 func (p *publisher) next(b []byte, t *topic, retain, clears bool) []byte {
 	m := p.h.message(t, retain, clears)
-	if m.n%3 == 0 && !clears {
+	if p.version >= wire.V5 && m.n%3 == 0 && !clears {
 		m.props = wire.Props{
 			wire.ContentType.Text("text/plain"), wire.CorrelationData.Bytes(fmt.Appendf(nil, "%s#%d", t.name, m.n)),
 			wire.User("number", fmt.Sprint(m.n)), wire.User("number", "again"), wire.MessageExpiry.Int(messageExpiry),

@@ -28,7 +28,7 @@ type request struct {
 	sends int
 }
 
-func (s *subscriber) connect() (ps wire.Props) {
+func (s *subscriber) properties() (ps wire.Props) {
 	if s.receiveMax > 0 {
 		ps = append(ps, wire.ReceiveMaximum.Int(uint32(s.receiveMax)))
 	}
@@ -251,7 +251,7 @@ func differs(r *reader, m *publication, p wire.Packet) string {
 		return fmt.Sprintf("properties are %s and were %s", p.Props, m.props)
 	}
 	switch left, had := p.Props.Int(wire.MessageExpiry), m.props.Int(wire.MessageExpiry); {
-	case left > had, had > 0 && left < had-24*60*60:
+	case had == 0 && left > 0, left > had+1, left+24*60*60 < had: // seconds are rounded
 		return fmt.Sprintf("%d s are left to live of %d s", left, had)
 	}
 	return ""

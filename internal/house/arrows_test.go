@@ -28,6 +28,7 @@ var arrows = map[string][]string{
 	"internal/ops":        {"bridge"},
 	"internal/mqttclient": {"bridge", "internal/mqttclient/..."},
 	"internal/bench":      {"bridge", "internal/mqttclient/..."},
+	"internal/crash":      {},
 	"internal/house":      {},
 	"internal/interop":    {},
 }
@@ -37,6 +38,7 @@ var arrows = map[string][]string{
 var outside = map[string][]string{
 	"github.com/mochi-mqtt/server/v2/packets": {"broker", "broker/mochi", "internal/mqttclient"},
 	"github.com/mochi-mqtt/server/v2":         {"broker/mochi"},
+	"github.com/cockroachdb/pebble/v2":        {"internal/store"},
 	"github.com/prometheus/client_golang":     {"internal/ops"},
 	"github.com/goccy/go-yaml":                {"internal/app"},
 	"github.com/spf13/cobra":                  {"internal/cli"},

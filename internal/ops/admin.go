@@ -22,6 +22,7 @@ type Status struct {
 	Parts     []Check    `json:"parts"`
 	Hub       HubStatus  `json:"hub"`
 	Endpoints []Endpoint `json:"endpoints"`
+	Store     *Store     `json:"store,omitempty"` // nil: it is not open
 }
 
 // Listener is one address that clients can connect to.
@@ -55,7 +56,9 @@ type Endpoint struct {
 	Dropped     map[string]uint64 `json:"dropped,omitempty"` // by reason; those that happened
 }
 
-func (s *Status) count(stats bridge.Stats) {
+func (s *Status) count(r Reading) {
+	stats := r.Stats
+	s.Store = r.Store
 	s.Hub = HubStatus{stats.Clients, stats.Subscriptions, stats.Retained, stats.RetainedBytes}
 	s.Endpoints = []Endpoint{}
 	for _, e := range stats.Endpoints {
@@ -84,7 +87,7 @@ func adminHandler(cfg Config) http.Handler {
 		status := cfg.Gateway.Status()
 		status.Version = cfg.Version
 		status.Parts, status.Ready = check(cfg.Gateway.Parts())
-		status.count(cfg.Gateway.Reading().Stats)
+		status.count(cfg.Gateway.Reading())
 		answer(w, http.StatusOK, status)
 	})
 	mux.HandleFunc("GET /api/v1/explain", func(w http.ResponseWriter, r *http.Request) {

@@ -33,7 +33,13 @@ func (g *fakeGateway) Reading() Reading {
 	for i, r := range bridge.DropReasons() {
 		e.Dropped[r] = uint64(i)
 	}
-	return Reading{Stats: bridge.Stats{Clients: 7, Endpoints: []bridge.EndpointStats{e}}, Reloaded: true, ReloadedAt: 1}
+	return Reading{
+		Stats: bridge.Stats{Clients: 7, Endpoints: []bridge.EndpointStats{e}}, Reloaded: true, ReloadedAt: 1,
+		Store: &Store{
+			Used: 1 << 20, Disk: 3 << 19, Limit: 10 << 30, Free: -1, Queued: 4, Full: true, Commits: 3, Syncing: 30 * time.Millisecond,
+			Syncs: []SyncCount{{time.Millisecond, 1}, {10 * time.Millisecond, 2}},
+		},
+	}
 }
 func (g *fakeGateway) Parts() []Readiness { return g.parts }
 func (g *fakeGateway) Status() Status {
@@ -86,10 +92,21 @@ func TestMetricsHaveValues(t *testing.T) {
 	for _, line := range []string{
 		`isthmus_connections{endpoint="mqtt"} 2`, `isthmus_clients 7`, `isthmus_messages_received_total{endpoint="mqtt",qos="2"} 3`,
 		`isthmus_messages_dropped_total{endpoint="mqtt",reason="slow_consumer"} 1`, `isthmus_config_last_reload_successful 1`,
-		`version="v1"`, "go_goroutines ",
+		`version="v1"`, "go_goroutines ", `isthmus_store_bytes 1.048576e+06`, `isthmus_store_full 1`, `isthmus_store_failed 0`,
+		`isthmus_store_commit_seconds_bucket{le="0.01"} 2`, `isthmus_store_commit_seconds_bucket{le="+Inf"} 3`, `isthmus_store_commit_seconds_sum 0.03`,
 	} {
 		if !strings.Contains(body, line) {
 			t.Errorf("no %s", line)
+		}
+	}
+}
+
+func TestBytesAreReadByPeople(t *testing.T) {
+	for n, want := range map[Bytes]string{
+		-1: "-1 B", 0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 10 << 20: "10 MiB", 10 << 30: "10 GiB", 1 << 62: "4194304 TiB",
+	} {
+		if got := n.String(); got != want {
+			t.Errorf("%d: %s, want %s", int64(n), got, want)
 		}
 	}
 }
@@ -172,7 +189,7 @@ func TestAdminAPI(t *testing.T) {
 	ctx := context.Background()
 
 	status, err := client.Status(ctx)
-	if err != nil || status.ID != "plant-7" || !status.Ready || status.Hub.Clients != 7 || status.Endpoints[0].Dropped["slow_consumer"] != 1 {
+	if err != nil || status.ID != "plant-7" || !status.Ready || status.Hub.Clients != 7 || status.Endpoints[0].Dropped["slow_consumer"] != 1 || status.Store.Used != 1<<20 || !status.Store.Full {
 		t.Errorf("status %+v, %v", status, err)
 	}
 	steps, err := client.Explain(ctx, &bridge.Message{Topic: "a/b c", QoS: 2, Retain: true}, "dev", "ann")

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
@@ -20,7 +21,7 @@ const maxSocketName = 103
 // the gateway can connect. It fails if another gateway listens there, so it also keeps two from sharing a directory.
 func ListenAdmin(data string) (net.Listener, error) {
 	if err := os.MkdirAll(data, 0o700); err != nil {
-		return nil, fmt.Errorf("making the data directory: %w", err)
+		return nil, fmt.Errorf("making the data directory %s: %w", data, cause(err))
 	}
 	name := filepath.Join(data, SocketName)
 	if len(name) > maxSocketName {
@@ -31,11 +32,20 @@ func ListenAdmin(data string) (net.Listener, error) {
 		return nil, fmt.Errorf("another gateway runs with the data directory %s", data)
 	}
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("removing the admin socket of a gateway that has ended: %w", err)
+		return nil, fmt.Errorf("removing the admin socket %s of a gateway that has ended: %w", name, cause(err))
 	}
 	ln, err := listenPrivate(name)
 	if err != nil {
-		return nil, fmt.Errorf("listening on the admin socket: %w", err)
+		return nil, fmt.Errorf("making the admin socket %s: %w", name, cause(err))
 	}
 	return ln, nil
+}
+
+// cause is what the operating system said, without the names that the message around it has already.
+func cause(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
 }

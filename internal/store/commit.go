@@ -14,7 +14,7 @@ import (
 )
 
 // crowdedBytes is how much may be pending before who appends should wait.
-const crowdedBytes = 16 << 20
+const crowdedBytes = 8 << 20
 
 // Memory that a batch begins with, and that it may keep from one commit to the next.
 const (

@@ -46,13 +46,16 @@ func noSpace(err error) bool {
 }
 
 // options are Pebble's.
-func options(d *disk, l pebble.Logger) *pebble.Options {
+func options(d *disk, l pebble.Logger, memoryTable uint64) *pebble.Options {
+	if memoryTable == 0 {
+		memoryTable = memoryTableBytes
+	}
 	o := &pebble.Options{
 		FS:                          d,
 		Logger:                      l,
 		FormatMajorVersion:          pebbleFormat,
 		CacheSize:                   cacheBytes,
-		MemTableSize:                memoryTableBytes,
+		MemTableSize:                memoryTable,
 		MemTableStopWritesThreshold: 3,
 		MaxOpenFiles:                openTables,
 		L0CompactionThreshold:       4,
@@ -106,8 +109,30 @@ func (l *logger) Fatalf(format string, args ...any) {
 	runtime.Goexit()
 }
 
+// openPebble opens the database, first to have it read its log and then to use it. If something fails while a database is being
+// opened that has tables to look at or to compact, Pebble takes away what these goroutines use, and they panic. So at first there
+// are no such goroutines, and then there is no reason left for what could fail before they start.
+func (s *Store) openPebble(c Config) (*pebble.DB, error) {
+	var db *pebble.DB
+	for _, quiet := range [...]bool{true, false} {
+		o := options(s.disk, &logger{to: s.logger, fail: s.fail}, c.memoryTable)
+		o.EventListener = s.listener()
+		o.DisableTableStats, o.DisableAutomaticCompactions = quiet, quiet
+		var err error
+		if db, err = openDatabase(c.Dir, o, s.log.down, s.Err); err != nil {
+			return nil, err
+		}
+		if quiet {
+			if err := s.guarded(db.Close); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return db, nil
+}
+
 // openWait is how long a database that has failed to open gets to say so.
-const openWait = time.Second
+const openWait = 100 * time.Millisecond
 
 // openDatabase opens Pebble in a goroutine of its own, because Pebble may end it.
 func openDatabase(dir string, o *pebble.Options, down <-chan struct{}, failure func() error) (*pebble.DB, error) {
@@ -217,13 +242,24 @@ func explain(dir string, err error) error {
 	case errors.Is(err, errForeign) || errors.Is(err, errUnknown):
 		hint = "; name an empty folder or one that does not exist"
 	case errors.Is(err, errNotDirectory):
+	case errors.Is(err, pebble.ErrDBDoesNotExist):
+		err = errors.New("there is no store")
 	case errors.Is(err, fs.ErrPermission):
 		hint = "; the folder must belong to the user that isthmus runs as"
-	case errors.Is(err, errRecord), pebble.IsCorruptionError(err), strings.Contains(err.Error(), "pebble: "):
+	case isDamage(err):
 		err = fmt.Errorf("damaged: %w", err)
 		hint = "; run isthmus store check, then restore a copy or move the folder away"
 	}
 	return fmt.Errorf("store %s: %w%s", dir, err, hint)
+}
+
+// isDamage reports whether err says that what is stored is not what was. Pebble marks only some of these errors.
+func isDamage(err error) bool {
+	if errors.Is(err, errRecord) || pebble.IsCorruptionError(err) || errors.Is(err, fs.ErrNotExist) {
+		return true
+	}
+	text := err.Error()
+	return strings.Contains(text, "size mismatch") || strings.Contains(text, "pebble: ") || strings.Contains(text, "pebble/record: ")
 }
 
 // checkFormat checks the version of what is in the database; a new one has none yet, and empty is true.

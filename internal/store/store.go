@@ -35,6 +35,8 @@ type Config struct {
 	// Failed is called once, with the error, by the same goroutine, when the store has failed. Both may call the store, but
 	// not Close.
 	Failed func(error)
+
+	memoryTable uint64 // bytes; 0: memoryTableBytes. Tests have small ones, to have many files soon.
 }
 
 // Store keeps what must outlive the process. Its methods may be called from any goroutine.
@@ -93,9 +95,7 @@ func open(c Config) (*Store, error) {
 	s.sweeper.init()
 	s.queues.init()
 
-	o := options(s.disk, &logger{to: s.logger, fail: s.fail})
-	o.EventListener = s.listener()
-	db, err := openDatabase(c.Dir, o, s.log.down, s.Err)
+	db, err := s.openPebble(c)
 	if err != nil {
 		s.disk.unlock()
 		return nil, err

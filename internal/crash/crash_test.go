@@ -1,0 +1,118 @@
+package crash
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// TestKilledBroker kills the broker again and again under load. Nothing acknowledged may be missing.
+func TestKilledBroker(t *testing.T) {
+	kills := *killsFlag
+	switch {
+	case kills >= 0:
+	case testing.Short():
+		kills = 3
+	default:
+		kills = 10
+	}
+	run(t, kills)
+}
+
+// TestDisturbedClients is the same load on a broker that is left alone: what is found here is wrong without any crash.
+func TestDisturbedClients(t *testing.T) { run(t, 0) }
+
+// run is one run of the load with so many kills.
+func run(t *testing.T, kills int) {
+	seed := *seedFlag
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	defer func() {
+		if t.Failed() {
+			t.Logf("the seed of this run: -crash.seed=%d -crash.kills=%d", seed, kills)
+		}
+	}()
+	b, h := newBroker(t), newHistory()
+	l := newLoad(h, b.addr, seed)
+	h.lives()
+	b.start()
+	b.ready()
+	l.start()
+	if kills == 0 {
+		calm := 8 * time.Second
+		if testing.Short() {
+			calm /= 4
+		}
+		time.Sleep(calm)
+	} else {
+		b.killAgainAndAgain(h, kills, rand.New(rand.NewPCG(seed, 3000)))
+	}
+	l.finish(t)
+	l.visit(false)
+	if kills > 0 && h.found() == 0 {
+		b.kill()
+		restart(b, h)
+		l.visit(false)
+		b.stop()
+		restart(b, h)
+		l.visit(true)
+	}
+	if !l.inspector.all() {
+		h.wrong(-1, nil, "silence", "nobody answers who asks for the retained values")
+	}
+	b.stop()
+	t.Log(h.summary())
+	h.report(t, h.check())
+	for _, line := range b.complains() {
+		t.Errorf("the broker said: %s", line)
+	}
+}
+
+// restart starts the broker for another life.
+func restart(b *broker, h *history) {
+	h.note(event{who: -1, text: "has ended"})
+	h.lives()
+	b.start()
+	b.ready()
+}
+
+// killAgainAndAgain kills the broker at random moments: after a time, or when so many packets have gone to and fro. Some
+// moments come while it is still starting. It stops early when a client has found something, so that the trace is short.
+func (b *broker) killAgainAndAgain(h *history, kills int, dice *rand.Rand) {
+	b.t.Helper()
+	var longest time.Duration
+	for range kills {
+		limit, events := time.Duration(dice.Int64N(int64(2500*time.Millisecond))), 0
+		if dice.IntN(2) == 0 {
+			limit, events = 4*time.Second, 1+dice.IntN(20_000)
+		}
+		b.await(h, limit, events)
+		if b.ended() {
+			b.t.Fatalf("the broker ended by itself (%v):\n%s", b.cmd.ProcessState, b.tail())
+		}
+		h.note(event{who: -1, text: "is killed"})
+		b.kill()
+		h.note(event{who: -1, text: "has ended"})
+		found := h.found()
+		h.lives()
+		b.start()
+		if dice.IntN(4) > 0 {
+			longest = max(longest, b.ready())
+		}
+		if found > 0 {
+			break
+		}
+	}
+	b.ready()
+	b.t.Logf("the broker was killed %d times; it took %v at most until it listened again", h.life-1, longest.Round(time.Millisecond))
+}
+
+// await waits until the time is over, or so many events have happened where events is not 0.
+func (b *broker) await(h *history, limit time.Duration, events int) {
+	for end, begin := time.Now().Add(limit), h.now(); time.Now().Before(end) && !b.ended(); time.Sleep(time.Millisecond) {
+		if events > 0 && h.now() >= begin+moment(events) {
+			return
+		}
+	}
+}
