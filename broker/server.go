@@ -139,37 +139,34 @@ func (s *Server) join(b *bridge.Batch, c *conn, id *bridge.Identity, pk *connect
 			return false, err
 		}
 		sess.calm(c)
-		if sess.enter(b, c, fresh, id, pk, connack) {
-			return !fresh, nil
-		}
-		// A client that asked for a clean start must not meet the old session again after a crash.
-		ctx, cancel := context.WithTimeout(context.Background(), s.limits.Load().ConnectTimeout)
-		err = s.hub.Wait(ctx, sess.gone)
-		cancel()
-		if err != nil {
-			return false, err
+		entered, err := sess.enter(b, c, fresh, id, pk, connack)
+		if entered || err != nil {
+			return !fresh, err
 		}
 	}
 }
 
 // enter gives the session to c when its turn has come. It reports false where the session has ended, or ends for c.
-func (s *session) enter(b *bridge.Batch, c *conn, fresh bool, id *bridge.Identity, pk *connectPacket, connack func(bool)) bool {
+func (s *session) enter(b *bridge.Batch, c *conn, fresh bool, id *bridge.Identity, pk *connectPacket, connack func(bool)) (bool, error) {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	if s.ended { // while we waited
-		return false
+		return false, nil
 	}
 	if !fresh {
 		s.sendAway()
 		if pk.clean || !s.persistent() {
 			s.srv.end(s)
-			return false
+			// A client that asked for a clean start must not meet the old session again after a crash.
+			ctx, cancel := context.WithTimeout(context.Background(), s.srv.limits.Load().ConnectTimeout)
+			defer cancel()
+			return false, s.srv.hub.Wait(ctx, s.gone)
 		}
 		s.barred.Store(false)
 		s.client.SetIdentity(id)
 	}
 	s.take(b, c, pk, !fresh, connack)
-	return true
+	return true, nil
 }
 
 // sessionFor finds or makes the session of a client id.

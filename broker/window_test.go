@@ -761,3 +761,80 @@ func TestOutputHasOneWriterAtATime(t *testing.T) {
 		}
 	}
 }
+
+// TestAPublisherKeepsItsRateWhenASubscriberStopsReading compares what a message to a thousand subscribers costs its publisher
+// where all of them read and where one of them does not, in turns. In the place of the network is the cheapest system call that
+// writes, which makes much of what the one costs. Whatever else the machine does only makes single messages slow: the fastest of
+// each kind count, and there are more of them until they are as they must be.
+func TestAPublisherKeepsItsRateWhenASubscriberStopsReading(t *testing.T) {
+	const readers, atLeast, atMost, wanted = 999, 200, 1500, 0.95
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	crowd := func(qos byte, last *pipe) (publish func() time.Duration, leave func()) {
+		hub, err := bridge.New(bridge.Config{Access: everybody{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		limits := Limits{UnsentBytes: 1000, QueueMessages: 50, InflightOut: 2 * atMost, WriteStall: time.Hour}
+		srv, err := New(Config{Hub: hub, Limits: limits})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []*conn
+		for i := range readers + 1 {
+			c := srv.open(memoryConn{}, nil, false)
+			c.out.try = null.Write
+			if i == readers && last != nil {
+				c.out.nc, c.out.try = last, last.try
+			}
+			all = append(all, c)
+			for _, p := range [][]byte{
+				packet.Connect{Version: packet.V311, ClientID: fmt.Sprint(i), Clean: true}.Append(nil),
+				packet.Subscribe{ID: 1, Filters: []packet.Filter{{Filter: "x", QoS: qos}}}.Append(nil, packet.V311),
+			} {
+				b := hub.Begin()
+				if _, _, err := c.handle(b, new(workspace), p); err != nil {
+					t.Fatal(err)
+				}
+				b.End()
+			}
+		}
+		publish = func() time.Duration {
+			began := time.Now()
+			b := hub.Begin()
+			hub.PublishSystem(b, &bridge.Message{Topic: "x", Payload: []byte("some bytes"), QoS: bridge.QoS(qos)})
+			b.End()
+			return time.Since(began)
+		}
+		return publish, func() {
+			for _, c := range all {
+				c.out.close()
+				c.end(errStopped)
+				srv.ended(c)
+			}
+		}
+	}
+	for qos := range byte(3) {
+		stalled := newPipe(9) // CONNACK and SUBACK, and then nothing
+		before, leave := crowd(qos, nil)
+		after, leaveToo := crowd(qos, stalled)
+		for range 200 { // until there is no room and the queue is full
+			after()
+		}
+		alike, slow, ratio := time.Hour, time.Hour, 0.0
+		for n := 0; n < atLeast || n < atMost && ratio < wanted; n++ {
+			alike = min(alike, before())
+			slow = min(slow, after())
+			ratio = float64(alike) / float64(slow)
+		}
+		t.Logf("QoS %d: a message to %d takes %v, where one does not read %v: %.0f %% of the rate", qos, readers+1, alike, slow, 100*ratio)
+		if ratio < wanted {
+			t.Errorf("at QoS %d publishers keep %.0f %% of their rate, want %.0f %%", qos, 100*ratio, 100*wanted)
+		}
+		leave()
+		leaveToo()
+	}
+}
