@@ -2,10 +2,8 @@ package bridge
 
 import (
 	"context"
-	"fmt"
 	"runtime/debug"
 	"sync/atomic"
-	"time"
 )
 
 // durable is the hub's side of durability: which topics are kept how, and what to do while the store cannot keep anything.
@@ -29,10 +27,7 @@ type DurabilityRule struct {
 // outlives the process. The store calls Stored.
 func (h *Hub) UseStore(s RetainedStore) error {
 	h.durable.store, h.retained.store = s, s
-	if err := h.retained.load(time.Now().UnixNano()); err != nil {
-		return fmt.Errorf("loading retained values: %w", err)
-	}
-	return nil
+	return h.retained.load()
 }
 
 // SetDurability changes how topics are kept: the first rule that matches a topic decides. Before it is called everything is

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -132,7 +133,7 @@ func (h *Hub) Authenticate(ctx context.Context, c Credentials) (*Identity, error
 // already. The error carries QuotaExceeded at the limit on clients, and NotAuthorized where a reload since Authenticate does
 // not let the client in any more.
 func (h *Hub) Attach(id *Identity, counters *Counters, closer func(Reason)) (*Client, error) {
-	c, err := h.attach(id, counters, closer)
+	c, err := h.attach(id, counters, closer, h.Limits().Clients)
 	if err != nil {
 		return nil, err
 	}
@@ -151,9 +152,9 @@ func (h *Hub) Attach(id *Identity, counters *Counters, closer func(Reason)) (*Cl
 }
 
 // Restore attaches the client of a session that was kept across a restart, without a connection. Where the user is not
-// admitted any more, the client has no permissions until a reload or its return changes that.
+// admitted any more, the client has no permissions until a reload or its return changes that. No limit on clients refuses it.
 func (h *Hub) Restore(id *Identity, counters *Counters, closer func(Reason)) (*Client, error) {
-	c, err := h.attach(id, counters, closer)
+	c, err := h.attach(id, counters, closer, math.MaxInt)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +162,7 @@ func (h *Hub) Restore(id *Identity, counters *Counters, closer func(Reason)) (*C
 	return c, nil
 }
 
-func (h *Hub) attach(id *Identity, counters *Counters, closer func(Reason)) (*Client, error) {
+func (h *Hub) attach(id *Identity, counters *Counters, closer func(Reason), limit int) (*Client, error) {
 	c := &Client{hub: h, id: id.ClientID, counters: counters, closer: closer}
 	c.identity.Store(id)
 	key := clientKey{counters.Name, c.id}
@@ -170,7 +171,7 @@ func (h *Hub) attach(id *Identity, counters *Counters, closer func(Reason)) (*Cl
 	case h.clients[key] != nil:
 		h.mu.Unlock()
 		return nil, &Error{Op: "attaching", Reason: Internal, Err: fmt.Errorf("client %q is attached already", c.id)}
-	case len(h.clients) >= h.Limits().Clients:
+	case len(h.clients) >= limit:
 		h.mu.Unlock()
 		return nil, &Error{Op: "attaching", Reason: QuotaExceeded, Err: errors.New("limit on clients reached")}
 	}

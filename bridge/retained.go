@@ -82,14 +82,10 @@ func (r *retained) keep(v *value, m, old *Message, d Durability) Receipt {
 	return 0
 }
 
-// load puts back what the store has kept. Nobody else uses the tree yet.
-func (r *retained) load(now int64) error {
-	var over []*Message
-	err := r.store.LoadRetained(func(m *Message) error {
-		if m.Expired(now) {
-			over = append(over, m)
-			return nil
-		}
+// load puts back what the store has kept; what has expired meanwhile goes as everything does that expires. Nobody else uses
+// the tree yet.
+func (r *retained) load() error {
+	return r.store.LoadRetained(func(m *Message) error {
 		v := r.grow(string(m.Topic))
 		v.message.Store(m)
 		v.stored = true
@@ -98,10 +94,6 @@ func (r *retained) load(now int64) error {
 		r.schedule(v)
 		return nil
 	})
-	for _, m := range over {
-		r.store.Forget(m)
-	}
-	return err
 }
 
 // levelOverhead is what a level of a topic may cost in the tree.

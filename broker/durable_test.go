@@ -393,7 +393,14 @@ func TestAMessageThatExpiresWhileTheServerIsDownIsNotSent(t *testing.T) {
 		t.Errorf("the time that is left is %v", left)
 	}
 	ping(away)
-	if n := s.Hub.Stats().Retained; n != 1 {
-		t.Errorf("%d retained values, want 1", n)
-	}
+	away.Send(raw.Subscribe{ID: 1, Filters: []raw.Filter{{Filter: "#"}}})
+	away.Expect(raw.SUBACK)
+	away.ExpectPublish("b", "long")
+	ping(away)
+	eventually(t, func() error { // the hub looks once a second
+		if n := s.Hub.Stats().Retained; n != 1 {
+			return fmt.Errorf("%d retained values, want 1", n)
+		}
+		return nil
+	})
 }

@@ -31,7 +31,7 @@ func (s *Server) Restore(store Store) error {
 		return s.restore(st, &r, left, expiry)
 	})
 	if err != nil {
-		return fmt.Errorf("restoring sessions: %w", err)
+		return err
 	}
 	for _, number := range over {
 		s.store.EndSession(number)
