@@ -53,13 +53,13 @@ func (c *conn) deliverAcked(d *bridge.Delivery, s *session) (o bridge.Outcome, o
 		}
 		return bridge.Queued, true
 	}
-	id := s.window.add(f)
+	id := s.fly(f)
 	switch c.sendDelivery(d, id) {
 	case tooLarge:
-		s.window.undo()
+		s.land()
 		return d.Drop(bridge.DropTooLarge), true
 	case noRoom:
-		s.window.undo()
+		s.land()
 		return 0, false
 	}
 	if stores { // at QoS 1 it may be on its way before it is kept: at worst it comes twice

@@ -1129,3 +1129,21 @@ func TestAPacketMayHaveOnlySoManyParts(t *testing.T) {
 	c.ExpectCode(raw.CONNACK, 0x97)
 	c.ExpectClosed()
 }
+
+// TestAClientThatStopsInTheMiddleOfAuthenticationIsClosedAfterTenSecondsToo counts from the beginning of the connection.
+func TestAClientThatStopsInTheMiddleOfAuthenticationIsClosedAfterTenSecondsToo(t *testing.T) {
+	t.Parallel()
+	onFakeClock(t, options{exchanges: map[string]func() broker.Exchange{"steps": newSteps}}, func(s *fakeClock) {
+		began := time.Now()
+		c := s.dial()
+		c.Timeout = time.Hour
+		s.pass(6 * time.Second)
+		c.Send(raw.Connect{ClientID: "c", Props: raw.Props{raw.AuthMethod.Text("steps")}})
+		c.ExpectCode(raw.AUTH, 0x18)
+		c.ExpectCode(raw.CONNACK, 0x80)
+		c.ExpectClosed()
+		if took := time.Since(began); took < 10*time.Second || took > 13*time.Second {
+			t.Errorf("it was closed after %v", took)
+		}
+	})
+}

@@ -42,6 +42,7 @@ func (s *Server) Restore(store Store) error {
 // restore makes one session as it was, offline since left.
 func (s *Server) restore(st *bridge.StoredSession, r *sessionRecord, left time.Time, expiry time.Duration) error {
 	sess := &session{srv: s, id: r.ClientID, number: st.Number, next: max(1, st.Next), expiry: expiry, received: st.Received}
+	sess.ids = identifiers{next: r.Identifiers, reserved: r.Identifiers}
 	var err error
 	sess.client, err = s.hub.Restore(&bridge.Identity{User: r.User, ClientID: r.ClientID}, s.counters, sess.kick)
 	if err != nil {
@@ -70,10 +71,6 @@ func (s *Server) restore(st *bridge.StoredSession, r *sessionRecord, left time.T
 			f.state = flightReleased
 		}
 		sess.window.restore(f, k.PacketID)
-	}
-	if sess.window.first == 0 {
-		// Not the identifiers that were used last: the client may still know them.
-		sess.window.first = uint16(sess.next%65535) + 1
 	}
 	s.counters.Inflight.Add(int64(sess.window.open))
 	if st.Messages > 0 {

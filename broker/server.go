@@ -205,9 +205,10 @@ func (s *session) take(b *bridge.Batch, c *conn, pk *connectPacket, present bool
 	s.expiry = s.srv.sessionExpiry(pk.expiry)
 	if s.srv.store != nil && !present && s.persistent() {
 		s.number, s.next = s.srv.store.NewSession(), 1
+		s.ids.reserved = idBlock
 	}
 	s.leftAt = 0
-	s.save()
+	s.ids.receipt = s.save()
 	s.resend, s.sent = 0, 0
 	c.session, c.client = s, s.client
 	connack(present)

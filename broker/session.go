@@ -20,6 +20,7 @@ type session struct {
 	backlog atomic.Bool          // something must go out before a new message: the queue or what is to be sent again
 
 	number uint64 // in the store; 0: the session is not stored
+	ids    identifiers
 
 	mu        sync.Mutex
 	next      uint64         // position of the next message that is stored or queued
@@ -79,7 +80,7 @@ func (s *session) Deliver(d *bridge.Delivery) bridge.Outcome {
 		}
 		return s.enqueue(d)
 	}
-	if c != nil && s.queueEmpty() && s.hasCredit(c) && (s.resend >= s.window.n || s.stores(d)) {
+	if c != nil && s.queueEmpty() && s.mayFly(c) && (s.resend >= s.window.n || s.stores(d)) {
 		o, ok := c.deliverAcked(d, s)
 		if ok {
 			return o
@@ -207,7 +208,7 @@ func (s *session) drop(r bridge.DropReason) bool {
 		return false
 	}
 	s.pop(&q)
-	s.unstore(&q)
+	s.unstore(&q, 0)
 	s.srv.counters.Dropped[r].Add(1)
 	return true
 }
@@ -290,7 +291,7 @@ func (s *session) pumpWindow(b *bridge.Batch, c *conn) bool {
 
 // complete ends the flight at place k; s.mu is held.
 func (s *session) complete(k int) {
-	s.unstore(&s.window.at(k).queued)
+	s.unstore(&s.window.at(k).queued, s.window.id(k))
 	moved := s.window.done(k)
 	s.resend = max(0, s.resend-moved)
 	s.srv.counters.Inflight.Add(-1)
@@ -312,7 +313,7 @@ func (s *session) pumpQueue(b *bridge.Batch, c *conn) bool {
 			s.drop(bridge.DropExpired)
 			continue
 		}
-		if q.qos > 0 && !s.hasCredit(c) {
+		if q.qos > 0 && !s.mayFly(c) {
 			return true
 		}
 		if waits := s.resend < s.window.n; q.size != 0 && (waits || q.qos == 2) {
@@ -353,7 +354,7 @@ func (s *session) enlist(q queued, r bridge.Receipt) {
 	if q.qos == 2 {
 		q.receipt = r
 	}
-	s.window.add(flight{queued: q, state: flightSent, fresh: true})
+	s.fly(flight{queued: q, state: flightSent, fresh: true})
 	s.srv.counters.Inflight.Add(1)
 	s.backlog.Store(true)
 }
@@ -386,7 +387,7 @@ func (s *session) sendQueued(b *bridge.Batch, c *conn, q queued) sendResult {
 		if q.size != 0 {
 			s.srv.store.Sent(s.number, q.position, id)
 		}
-		s.window.add(f)
+		s.fly(f)
 		s.resend = s.window.n
 		s.sent++
 		s.srv.counters.Inflight.Add(1)
@@ -427,7 +428,7 @@ func (s *session) pumpRetained(b *bridge.Batch, c *conn) bool {
 			continue
 		}
 		q := queued{msg: m, qos: min(m.QoS, r.sub.Options.QoS), retain: true, ids: r.ids}
-		if q.qos > 0 && !s.hasCredit(c) {
+		if q.qos > 0 && !s.mayFly(c) {
 			return true
 		}
 		if q.qos > 0 && s.stored() && s.srv.hub.Durability(m.Topic) != bridge.Memory {

@@ -31,6 +31,7 @@ type Store interface {
 	// Sent notes the identifier that an entry is sent with, Released that its PUBREC has come.
 	Sent(number, position uint64, packetID uint16) bridge.Receipt
 	Released(number, position uint64, packetID uint16) bridge.Receipt
+	// Remove removes an entry; of k it needs Position, PacketID, Body and Size.
 	Remove(number uint64, k *bridge.Kept) bridge.Receipt
 	// Read returns up to max synced entries with from <= Position < before, in their order.
 	Read(number, from, before uint64, max, maxBytes int) ([]bridge.Kept, error)
@@ -47,6 +48,8 @@ type sessionRecord struct {
 	Expiry   int64       `json:"expiry_seconds"`
 	Left     int64       `json:"left,omitempty"` // when it was left, in Unix nanoseconds; 0: a connection has it
 	Will     *willRecord `json:"will,omitempty"`
+	// Identifiers is how many packet identifiers may have been used so far.
+	Identifiers uint64 `json:"identifiers,omitempty"`
 }
 
 // willRecord is a will in a store.
@@ -78,7 +81,7 @@ func (s *session) save() bridge.Receipt {
 	if s.number == 0 {
 		return 0
 	}
-	r := sessionRecord{ClientID: s.id, User: s.client.Identity().User, Expiry: int64(s.expiry / time.Second), Left: s.leftAt}
+	r := sessionRecord{ClientID: s.id, User: s.client.Identity().User, Expiry: int64(s.expiry / time.Second), Left: s.leftAt, Identifiers: s.ids.reserved}
 	if w := s.will; w != nil {
 		m := w.message
 		r.Will = &willRecord{
@@ -146,10 +149,11 @@ func (q *queued) kept(id uint16) bridge.Kept {
 	}
 }
 
-// unstore removes a message that is done with from the store; s.mu is held.
-func (s *session) unstore(q *queued) {
+// unstore removes a message that is done with from the store; id is the identifier that it was sent with, 0 where it was not;
+// s.mu is held.
+func (s *session) unstore(q *queued, id uint16) {
 	if q.size != 0 {
-		k := q.kept(0)
+		k := q.kept(id)
 		s.srv.store.Remove(s.number, &k)
 	}
 }

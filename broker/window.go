@@ -49,11 +49,16 @@ func (w *window) restore(f flight, id uint16) {
 	if w.n == 0 {
 		w.first = id
 	}
+	w.skip(id)
+	w.add(f)
+}
+
+// skip leaves gaps until id is the next identifier.
+func (w *window) skip(id uint16) {
 	for w.id(w.n) != id {
 		w.add(flight{})
 		w.open--
 	}
-	w.add(f)
 }
 
 // id is the identifier of the k-th; identifiers run from 1 to 65535.
