@@ -22,6 +22,8 @@ type session struct {
 	number uint64 // in the store; 0: the session is not stored
 	ids    identifiers
 
+	unsubscribed bridge.Receipt // of the last subscription that was removed; for the connection's reader
+
 	mu        sync.Mutex
 	next      uint64         // position of the next message that is stored or queued
 	awaiting  bool           // the store will call

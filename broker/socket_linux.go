@@ -186,8 +186,9 @@ func unixNano(t time.Time) int64 {
 
 // Close ends the connection both ways; the poller sees that and gives the descriptor back. What was written still goes out.
 func (s *socket) Close() error {
-	s.roomAgain()
-	return s.shutdown(syscall.SHUT_RDWR)
+	err := s.shutdown(syscall.SHUT_RDWR)
+	s.roomAgain() // only now: a Write that is woken before would find no room and wait again
+	return err
 }
 
 // CloseWrite ends our side.

@@ -108,25 +108,25 @@ func (c *conn) handleUnsubscribe(b *bridge.Batch, body []byte) error {
 		return err
 	}
 	codes := make([]byte, len(pk.filters))
-	var kept bridge.Receipt
 	for i, f := range pk.filters {
 		sub := c.client.Unsubscribe(bridge.Filter(f.filter))
 		if sub == nil {
 			codes[i] = codeNoSubscriptionExisted
-			if _, err := bridge.ParseFilter(f.filter); err != nil {
+			if _, err := c.srv.hub.CheckFilter(f.filter); err != nil {
 				codes[i] = codeFilterInvalid
 			}
 			continue
 		}
 		c.session.endStreams(sub)
 		if s := c.session; s.number != 0 {
-			kept = s.srv.store.RemoveSubscription(s.number, f.filter)
+			s.unsubscribed = s.srv.store.RemoveSubscription(s.number, f.filter)
 		}
 	}
 	if c.version != 5 {
 		codes = nil
 	}
-	c.ackPacket(b, kept, encodeSuback(tUnsuback, pk.id, codes, c.version, "", c.maxPacket), nil)
+	// Also where there was nothing to remove: an UNSUBSCRIBE before may have done so, and not be kept yet.
+	c.ackPacket(b, c.session.unsubscribed, encodeSuback(tUnsuback, pk.id, codes, c.version, "", c.maxPacket), nil)
 	return nil
 }
 
