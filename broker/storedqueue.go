@@ -26,6 +26,7 @@ type storedQueue struct {
 	loose  []queued
 
 	messages, bytes int
+	complained      bool
 }
 
 // What is loaded at a time, and how much of what was pushed lately stays in memory for a connected client.
@@ -68,8 +69,11 @@ func (q *storedQueue) load() {
 	}
 	entries, err := q.store.Read(q.number, q.head, before, loadMessages, loadBytes)
 	if err != nil || len(entries) == 0 {
-		// Nothing is sent rather than something left out; the store has failed or is damaged, and says so itself.
-		q.log.Error("queued messages cannot be read", "session", q.number, "from", q.head, "missing", q.onDisk, "error", err)
+		// Nothing is sent rather than something left out. A store that has failed has said so itself.
+		if q.store.Err() == nil && !q.complained {
+			q.complained = true
+			q.log.Error("queued messages cannot be read; isthmus store check says what is damaged", "session", q.number, "from", q.head, "missing", q.onDisk, "error", err)
+		}
 		return
 	}
 	q.loaded = make([]queued, len(entries))
