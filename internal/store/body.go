@@ -20,7 +20,13 @@ func (s *Store) newBody(b *pebble.Batch, message []byte) (id uint64) {
 }
 
 // useBody adds a reference to a body that has one. log.mu is held.
-func (s *Store) useBody(id uint64) { s.bodies[id] = max(s.bodies[id], 1) + 1 }
+func (s *Store) useBody(id uint64) {
+	s.bodies[id] = max(s.bodies[id], 1) + 1
+	s.manyBodies = s.manyBodies || len(s.bodies) > manyBodies
+}
+
+// manyBodies is how many references make a map that is not worth keeping when they are gone.
+const manyBodies = 4096
 
 // dropBody takes a reference from a body and removes it with the last. log.mu is held.
 func (s *Store) dropBody(b *pebble.Batch, id uint64) {
@@ -29,6 +35,9 @@ func (s *Store) dropBody(b *pebble.Batch, id uint64) {
 		s.bodies[id] = n - 1
 	case n == 2:
 		delete(s.bodies, id)
+		if s.manyBodies && len(s.bodies) == 0 {
+			s.bodies, s.manyBodies = map[uint64]uint32{}, false // a map does not shrink
+		}
 	default:
 		key := numberKey(kindBody, id)
 		b.SingleDelete(key[:], nil)

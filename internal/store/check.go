@@ -48,7 +48,7 @@ func (p Problem) String() string {
 func Check(dir string) (Report, error) { return check(dir, vfs.Default) }
 
 func check(dir string, f vfs.FS) (Report, error) {
-	c := &checker{fs: f, dir: dir}
+	c := &checker{fs: f, dir: dir, queues: map[uint64]bool{}}
 	if info, err := f.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return Report{}, explain(dir, pebble.ErrDBDoesNotExist)
 	} else if err != nil {
@@ -121,6 +121,7 @@ type checker struct {
 	report Report
 
 	sessions   []uint64 // in order
+	queues     map[uint64]bool
 	ended      []uint64
 	bodies     []uint64 // in order
 	referenced []uint64
@@ -196,6 +197,7 @@ func (c *checker) records() {
 		kind byte
 		look func(key, value []byte)
 	}{
+		{kindQueue, c.queue},
 		{kindSession, c.session},
 		{kindEnded, c.end},
 		{kindBody, c.body},
@@ -238,6 +240,14 @@ func (c *checker) session(key, _ []byte) {
 	c.sessions = append(c.sessions, number)
 }
 
+func (c *checker) queue(key, value []byte) {
+	number, _, err := readQueueRecord(value)
+	if err != nil {
+		c.badKey(key, "%v", err)
+	}
+	c.queues[number] = true
+}
+
 func (c *checker) end(key, _ []byte) {
 	number, ok := numberOf(key)
 	if !ok || len(key) != numberKeySize {
@@ -269,7 +279,7 @@ func (c *checker) ofSession(key, _ []byte) {
 	}
 	_, is := slices.BinarySearch(c.sessions, number)
 	_, was := slices.BinarySearch(c.ended, number)
-	if !is && !was {
+	if !is && !was && !c.queues[number] {
 		c.badKey(key, "there is no such session")
 	}
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
@@ -42,7 +43,7 @@ func TestRandomCallsAndRestarts(t *testing.T) {
 
 // TestCrashes crashes at some operation of the file system, loses some of what was not synced, and compares.
 func TestCrashes(t *testing.T) {
-	rounds := uint64(120)
+	rounds := uint64(48)
 	if testing.Short() {
 		rounds = 24
 	}
@@ -124,9 +125,9 @@ func TestCrashes(t *testing.T) {
 
 // TestFailures has each kind of operation of the file system fail at some moment, once or from then on.
 func TestFailures(t *testing.T) {
-	rounds := uint64(150)
+	rounds := uint64(48)
 	if testing.Short() {
-		rounds = 20
+		rounds = 16
 	}
 	failed, kinds := 0, map[string]int{}
 	for seed := range rounds {
@@ -145,8 +146,10 @@ func TestFailures(t *testing.T) {
 			if s.Await(m.steps[len(m.steps)-1].receipt, &counts) {
 				awaited++
 			}
-			if rng.IntN(3) == 0 {
-				s.waitSynced(t.Context(), m.steps[len(m.steps)-1].receipt)
+			if rng.IntN(3) == 0 && !s.Full() { // a disk that stays full has everything wait
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				s.waitSynced(ctx, m.steps[len(m.steps)-1].receipt)
+				cancel()
 			}
 			if s.Err() != nil {
 				break
@@ -217,5 +220,16 @@ func TestPowerIsLostAfterLazyCommits(t *testing.T) {
 			t.Fatalf("seed %d: %+v", seed, list)
 		}
 		s.Close()
+	}
+}
+
+func TestANewDirectorySurvivesALossOfPower(t *testing.T) {
+	memory := vfs.NewCrashableMem()
+	dir := "some/where/deep"
+	s := opened(t, Config{Dir: dir, FS: memory})
+	wait(t, s, s.SaveSession(1, []byte("x")))
+	crashed := memory.CrashClone(vfs.CrashCloneCfg{})
+	if _, list := loaded(t, Config{Dir: dir, FS: crashed}); len(list) != 1 {
+		t.Errorf("%d sessions, want 1", len(list))
 	}
 }

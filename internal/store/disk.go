@@ -179,11 +179,12 @@ func (d *disk) Rename(oldname, newname string) error {
 	return d.noted(d.FS.Rename(oldname, newname))
 }
 
-func (d *disk) MkdirAll(name string, mode os.FileMode) error {
+// MkdirAll makes the store's directory, for its owner alone.
+func (d *disk) MkdirAll(name string, _ os.FileMode) error {
 	if err := d.gone(); err != nil {
 		return err
 	}
-	return d.noted(d.FS.MkdirAll(name, mode))
+	return d.noted(d.FS.MkdirAll(name, 0o700))
 }
 
 // Lock locks the store's directory. The lock can be given back by unlock, whatever became of Pebble.

@@ -24,7 +24,7 @@ func export(dir string, f vfs.FS, w io.Writer) error {
 		return explain(dir, err)
 	}
 	out := bufio.NewWriter(w)
-	x := &exporter{db: db, json: json.NewEncoder(out)}
+	x := &exporter{db: db, json: json.NewEncoder(out), queues: map[uint64]string{}}
 	x.json.SetEscapeHTML(false)
 	err = x.all()
 	if e := db.Close(); err == nil {
@@ -37,14 +37,17 @@ func export(dir string, f vfs.FS, w io.Writer) error {
 }
 
 type exporter struct {
-	db   *pebble.DB
-	json *json.Encoder
+	db     *pebble.DB
+	json   *json.Encoder
+	queues map[uint64]string // named ones by their numbers
 }
 
 // line is a line of an export.
 type line struct {
 	Kind     string          `json:"kind"`
 	Session  *uint64         `json:"session,omitempty"`
+	Queue    string          `json:"queue,omitempty"` // instead of a session
+	Limits   *exportedLimits `json:"limits,omitempty"`
 	Filter   string          `json:"filter,omitempty"`
 	Record   json.RawMessage `json:"record,omitempty"`
 	Base64   []byte          `json:"record_base64,omitempty"` // where it is not JSON
@@ -90,6 +93,7 @@ func (x *exporter) all() error {
 	for _, part := range [...]func() error{
 		func() error { return x.each(kindSession, x.session) },
 		func() error { return x.each(kindSubscription, x.subscription) },
+		func() error { return x.each(kindQueue, x.queue) },
 		func() error { return x.each(kindEntry, x.entry) },
 		func() error { return x.each(kindReceived, x.received) },
 		func() error { return x.each(kindRetained, x.retained) },
@@ -148,6 +152,24 @@ func (x *exporter) subscription(key, value []byte) (*line, error) {
 	return l, nil
 }
 
+type exportedLimits struct {
+	Bytes    int64  `json:"bytes"`
+	Messages int    `json:"messages"`
+	Age      string `json:"age"`
+	Overflow string `json:"overflow"`
+}
+
+func (x *exporter) queue(key, value []byte) (*line, error) {
+	number, l, err := readQueueRecord(value)
+	if err != nil {
+		return nil, err
+	}
+	name := string(key[1:])
+	x.queues[number] = name
+	limits := exportedLimits{l.Bytes, l.Messages, l.Age.String(), l.Overflow.String()}
+	return &line{Kind: "queue", Queue: name, Limits: &limits}, nil
+}
+
 func (x *exporter) entry(key, value []byte) (*line, error) {
 	number, _ := numberOf(key)
 	position, ok := positionOf(key)
@@ -170,6 +192,9 @@ func (x *exporter) entry(key, value []byte) (*line, error) {
 	l := &line{
 		Kind: "queued", Session: &number, Position: &position, QoS: &k.QoS, Retain: k.Retain, Identifiers: k.Identifiers,
 		Shared: k.Shared, PacketID: k.PacketID, Message: exportMessage(k.Message),
+	}
+	if name, is := x.queues[number]; is {
+		l.Session, l.Queue = nil, name
 	}
 	switch {
 	case k.Released:

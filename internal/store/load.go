@@ -25,9 +25,10 @@ func (s *Store) LoadSessions(yield func(*bridge.StoredSession) error) error {
 type loader struct {
 	store    *Store
 	db       *pebble.DB
-	cursors  [4]cursor       // of the kinds below
-	leftover map[uint64]bool // sessions that are gone and whose records are not all
-	bodies   []uint64        // of all entries
+	cursors  [4]cursor         // of the kinds below
+	queues   map[uint64]string // the named queues, by their numbers
+	leftover map[uint64]bool   // sessions that are gone and whose records are not all
+	bodies   []uint64          // of all entries
 	used     int64
 	entries  int64
 }
@@ -44,6 +45,9 @@ var loaderKinds = [...]byte{kindSubscription, kindEntry, kindFlight, kindReceive
 
 func (l *loader) load(db *pebble.DB, yield func(*bridge.StoredSession) error) (err error) {
 	l.db = db
+	if l.queues, err = queueNumbers(db); err != nil {
+		return err
+	}
 	defer func() {
 		for i := range l.cursors {
 			if e := l.cursors[i].close(); err == nil {
@@ -88,7 +92,9 @@ func (l *loader) load(db *pebble.DB, yield func(*bridge.StoredSession) error) (e
 func (l *loader) skip(number uint64) error {
 	for i := range l.cursors {
 		for c := &l.cursors[i]; c.valid && c.number < number; {
-			l.leftover[c.number] = true
+			if _, is := l.queues[c.number]; !is {
+				l.leftover[c.number] = true
+			}
 			if i == entries {
 				e, err := readEntry(c.value)
 				if err != nil {

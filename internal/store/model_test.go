@@ -16,7 +16,6 @@ type model struct {
 	sessions map[uint64]*modelSession
 	retained map[string]*bridge.Message
 	ended    map[uint64]bool
-	next     uint64
 	rng      *rand.Rand
 	lazy     bool // have some messages survive the end of the process only
 

@@ -168,12 +168,12 @@ func openDatabase(dir string, o *pebble.Options, down <-chan struct{}, failure f
 	return r.db, r.err
 }
 
-// prepare checks the directory, and makes it if there is none.
+// prepare checks the directory, if there is one; Pebble makes it otherwise, see [disk.MkdirAll].
 func prepare(dir string, f vfs.FS) error {
 	info, err := f.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return f.MkdirAll(dir, 0o700)
+		return nil
 	case err != nil:
 		return err
 	case !info.IsDir():
@@ -307,6 +307,13 @@ func (s *Store) counters() error {
 			}
 			s.lastSession.Store(max(s.lastSession.Load(), n))
 		}
+	}
+	numbers, err := queueNumbers(s.db)
+	if err != nil {
+		return err
+	}
+	for n := range numbers {
+		s.lastSession.Store(max(s.lastSession.Load(), n))
 	}
 	if it.SeekLT([]byte{kindBody + 1}) && it.Key()[0] == kindBody {
 		id, ok := numberOf(it.Key())

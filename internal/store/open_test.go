@@ -234,3 +234,18 @@ func TestALogThatFailsAsTheStoreIsOpened(t *testing.T) {
 	f.off.Store(true)
 	opened(t, Config{Dir: "store", FS: f})
 }
+
+func TestCloseLeavesNoGoroutine(t *testing.T) {
+	before := runtime.NumGoroutine()
+	for range 3 {
+		m := newModel(1, false)
+		s, _ := loaded(t, config(vfs.NewMem(), m))
+		for range 100 {
+			m.act(s)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= before })
+}

@@ -52,6 +52,7 @@ type Store struct {
 	lastSession atomic.Uint64
 	lastBody    uint64            // log.mu guards it
 	bodies      map[uint64]uint32 // references to bodies that have more than one; log.mu guards it
+	manyBodies  bool              // there were many in the map; log.mu guards it
 
 	reading sync.RWMutex // held for reading by who reads the database, for writing by Close
 	closed  bool         // reading guards it
