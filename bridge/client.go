@@ -300,7 +300,7 @@ func (c *Client) subscribe(f Filter, o SubscribeOptions, sink Sink, restored boo
 	switch {
 	case c.closed:
 		return nil, false, refuse(Unavailable, "client is closed")
-	case old == nil && len(c.subs) >= c.hub.limits.Load().Subscriptions:
+	case old == nil && !restored && len(c.subs) >= c.hub.limits.Load().Subscriptions:
 		return nil, false, refuse(QuotaExceeded, "limit on subscriptions per client reached")
 	}
 	c.hub.table.add(s, old)

@@ -17,8 +17,9 @@ type retained struct {
 	count  atomic.Int64
 	bytes  atomic.Int64
 
-	mu       sync.Mutex
-	expiring expiryHeap
+	mu        sync.Mutex
+	expiring  expiryHeap
+	forgotten Receipt // of the last removal from the store
 }
 
 // value is a node of the tree: the message retained at its topic, if any, and the topics below.
@@ -77,9 +78,10 @@ func (r *retained) keep(v *value, m, old *Message, d Durability) Receipt {
 		return r.store.Retain(m, old, d)
 	case v.stored:
 		v.stored = false
-		return r.store.Forget(old)
+		r.forgotten = r.store.Forget(old)
+		return r.forgotten
 	}
-	return 0
+	return r.forgotten // the same removal may have been asked for before, and not be kept yet
 }
 
 // load puts back what the store has kept; what has expired meanwhile goes as everything does that expires. Nobody else uses
@@ -160,22 +162,25 @@ func (r *retained) find(topic string) *value {
 	return v
 }
 
+// remove is kept once the store has synced up to the Receipt, also where there is nothing to remove: it may have been removed
+// a moment ago.
 func (r *retained) remove(topic string) Receipt {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.removeBelow(&r.root, topic)
+	r.removeBelow(&r.root, topic)
+	return r.forgotten
 }
 
 // removeBelow removes the message at the topic rest below v and frees the path that only it needed.
-func (r *retained) removeBelow(v *value, rest string) (kept Receipt) {
+func (r *retained) removeBelow(v *value, rest string) {
 	level, tail, more := strings.Cut(rest, "/")
 	h := r.hashOf(level)
 	next := v.below.get(h, level)
 	if next == nil {
-		return 0
+		return
 	}
 	if more {
-		kept = r.removeBelow(next, tail)
+		r.removeBelow(next, tail)
 	} else if m := next.message.Load(); m != nil {
 		if next.due != 0 {
 			heap.Remove(&r.expiring, next.due-1)
@@ -185,13 +190,12 @@ func (r *retained) removeBelow(v *value, rest string) (kept Receipt) {
 		r.bytes.Add(-r.cost(m))
 		if next.stored {
 			next.stored = false
-			kept = r.store.Forget(m)
+			r.forgotten = r.store.Forget(m)
 		}
 	}
 	if next.message.Load() == nil && next.below.live == 0 {
 		v.below.del(h, level)
 	}
-	return kept
 }
 
 // expireBatch bounds how long the lock is held at a time.

@@ -46,7 +46,7 @@ func (c *conn) deliverAcked(d *bridge.Delivery, s *session) (o bridge.Outcome, o
 	}
 	stores := s.stores(d)
 	if stores && (d.QoS == 2 || s.resend < s.window.n) {
-		r := s.store(&f.queued, s.nextID(), d.Body(), d.Durability())
+		r := s.store(&f.queued, s.window.next(), d.Body(), d.Durability())
 		d.Later(r)
 		if s.enlist(f.queued, r); s.resend == s.window.n-1 && !s.pumpWindow(d.Batch, c) {
 			c.expectRoom(d.Batch)

@@ -14,8 +14,7 @@ type identifiers struct {
 	receipt  bridge.Receipt // of the record with reserved
 }
 
-// idBlock is how many identifiers are reserved at a time: more than a session uses while a commit is under way, and few enough
-// for the gap that a restart leaves in the window.
+// idBlock is how many identifiers are reserved at a time: more than a session uses while a commit is under way.
 const idBlock = 1024
 
 // id is the identifier that is used next; they run from 1 to 65535.
@@ -24,8 +23,7 @@ func (i *identifiers) id() uint16 { return uint16(i.next%65535) + 1 }
 // mayFly reports whether one more QoS 1 or 2 message may be given an identifier and a place in the window; s.mu is held.
 func (s *session) mayFly(c *conn) bool { return s.hasCredit(c) && (!s.stored() || s.identified()) }
 
-// identified reports whether the next identifier may be used, reserving more in time. It leaves the gap in the window that
-// identifiers skipped by a restart make; s.mu is held.
+// identified reports whether the next identifier may be used, reserving more in time; s.mu is held.
 func (s *session) identified() bool {
 	i := &s.ids
 	if i.next+idBlock/2 >= i.reserved {
@@ -33,17 +31,13 @@ func (s *session) identified() bool {
 		i.receipt = s.save()
 	}
 	if i.next >= i.kept {
-		if !s.srv.synced(i.receipt) && !s.await(i.receipt) {
+		// Where the store has failed nothing is given out any more that is to survive it.
+		if !s.srv.synced(i.receipt) && !s.await(i.receipt) && s.srv.store.Err() == nil {
 			return false
 		}
 		i.kept = i.reserved
 	}
-	switch want := i.id(); {
-	case s.window.n == 0:
-		s.window.first = want
-	default:
-		s.window.skip(want)
-	}
+	s.window.skipTo(i.id())
 	return true
 }
 

@@ -57,7 +57,9 @@ func (c *conn) stillWanted(streams []retainedStream) []retainedStream {
 		return nil
 	}
 	subs := c.client.Subscriptions()
-	return slices.DeleteFunc(streams, func(r retainedStream) bool { return !slices.Contains(subs, r.sub) })
+	return slices.DeleteFunc(streams, func(r retainedStream) bool {
+		return !slices.ContainsFunc(subs, func(s *bridge.Subscription) bool { return s.Filter == r.sub.Filter })
+	})
 }
 
 func (c *conn) owe(b *bridge.Batch, a ack) (streams []retainedStream) {
@@ -77,11 +79,14 @@ func (c *conn) owe(b *bridge.Batch, a ack) (streams []retainedStream) {
 
 // Stored is called when a commit that acknowledgements wait for has ended.
 func (c *conn) Stored(b *bridge.Batch) {
+	c.stream(b, c.stillWanted(c.pay(b)))
+}
+
+func (c *conn) pay(b *bridge.Batch) []retainedStream {
 	c.owed.mu.Lock()
+	defer c.owed.mu.Unlock()
 	c.owed.told = false
-	streams := c.payLocked(b)
-	c.owed.mu.Unlock()
-	c.stream(b, c.stillWanted(streams))
+	return c.payLocked(b)
 }
 
 // payLocked sends what is kept by now and waits for the rest; o.mu is held. It returns the retained values to be sent now.
@@ -122,6 +127,10 @@ func (c *conn) payLocked(b *bridge.Batch) (streams []retainedStream) {
 		if c.srv.store.Err() != nil && !c.srv.synced(o.list[0].receipt) {
 			if !o.failed {
 				o.failed = true
+				if o.room != nil {
+					close(o.room)
+					o.room = nil
+				}
 				go c.kick(codeImplementation, "the store has failed", "")
 			}
 			return streams

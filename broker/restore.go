@@ -13,7 +13,7 @@ import (
 func (s *Server) Restore(store Store) error {
 	s.store = store
 	now := time.Now()
-	var over []uint64
+	var later []func() // what may append to the store: not before everything is loaded
 	err := s.store.LoadSessions(func(st *bridge.StoredSession) error {
 		var r sessionRecord
 		if err := json.Unmarshal(st.Record, &r); err != nil {
@@ -23,35 +23,39 @@ func (s *Server) Restore(store Store) error {
 		if r.Left != 0 && r.Left < now.UnixNano() {
 			left = time.Unix(0, r.Left)
 		}
-		expiry := time.Duration(r.Expiry) * time.Second
-		if r.Expiry == 0 {
-			over = append(over, st.Number) // it ended with the process
+		if s.sessions[r.ClientID] != nil {
+			s.log.Warn("a second session of one client is left out", "client", r.ClientID, "session", st.Number)
+			later = append(later, func() { s.store.EndSession(st.Number) })
 			return nil
 		}
-		return s.restore(st, &r, left, expiry)
+		sess, err := s.restore(st, &r, time.Duration(r.Expiry)*time.Second)
+		if err == nil {
+			later = append(later, func() { sess.resumeTimers(&r, left) })
+		}
+		return err
 	})
 	if err != nil {
 		return err
 	}
-	for _, number := range over {
-		s.store.EndSession(number)
+	for _, resume := range later {
+		resume()
 	}
 	return nil
 }
 
-// restore makes one session as it was, offline since left.
-func (s *Server) restore(st *bridge.StoredSession, r *sessionRecord, left time.Time, expiry time.Duration) error {
+// restore makes one session as it was.
+func (s *Server) restore(st *bridge.StoredSession, r *sessionRecord, expiry time.Duration) (*session, error) {
 	sess := &session{srv: s, id: r.ClientID, number: st.Number, next: max(1, st.Next), expiry: expiry, received: st.Received}
 	sess.ids = identifiers{next: r.Identifiers, reserved: r.Identifiers}
 	var err error
 	sess.client, err = s.hub.Restore(&bridge.Identity{User: r.User, ClientID: r.ClientID}, s.counters, sess.kick)
 	if err != nil {
-		return fmt.Errorf("session of %q: %w", r.ClientID, err)
+		return nil, fmt.Errorf("session of %q: %w", r.ClientID, err)
 	}
 	for _, sub := range st.Subscriptions {
 		var o subscriptionRecord
 		if err := json.Unmarshal(sub.Record, &o); err != nil {
-			return fmt.Errorf("subscription of %q to %q: %w", r.ClientID, sub.Filter, err)
+			return nil, fmt.Errorf("subscription of %q to %q: %w", r.ClientID, sub.Filter, err)
 		}
 		options := bridge.SubscribeOptions{
 			QoS: o.QoS, NoLocal: o.NoLocal, RetainAsPublished: o.Published, RetainHandling: o.Handling, Identifier: o.Identifier,
@@ -70,7 +74,8 @@ func (s *Server) restore(st *bridge.StoredSession, r *sessionRecord, left time.T
 		if k.Released {
 			f.state = flightReleased
 		}
-		sess.window.restore(f, k.PacketID)
+		sess.window.skipTo(k.PacketID)
+		sess.window.add(f)
 	}
 	s.counters.Inflight.Add(int64(sess.window.open))
 	if st.Messages > 0 {
@@ -85,12 +90,11 @@ func (s *Server) restore(st *bridge.StoredSession, r *sessionRecord, left time.T
 	s.sessions[r.ClientID] = sess
 	s.mu.Unlock()
 	s.counters.Sessions.Add(1)
-	sess.resumeTimers(r, left)
-	return nil
+	return sess, nil
 }
 
 // resumeTimers lets the time go on that ran for an offline session before the restart. A client that was connected then has
-// lost its connection with the restart.
+// lost its connection with the restart; a session without an expiry has ended with it.
 func (s *session) resumeTimers(r *sessionRecord, left time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -158,14 +158,33 @@ func (c *conn) handle(b *bridge.Batch, w *workspace, p []byte) (used int, wait f
 	}
 	b.Flush()
 	return used, func() error {
-		if crowded {
-			c.srv.store.WaitRoom(context.Background()) // it ends when the store fails, too
-		}
-		if over != nil {
-			<-over
+		if err := c.awaitStore(crowded, over); err != nil {
+			return err
 		}
 		return c.pause(owed, full)
 	}, nil
+}
+
+// awaitStore returns when the store has room again and few enough acknowledgements are owed, or when the connection is ending.
+func (c *conn) awaitStore(crowded bool, over <-chan struct{}) error {
+	for crowded && !c.out.ending() {
+		ctx, cancel := context.WithTimeout(context.Background(), maxPause)
+		crowded = c.srv.store.WaitRoom(ctx) != nil
+		cancel()
+	}
+	if over == nil {
+		return nil
+	}
+	tick := time.NewTicker(maxPause)
+	defer tick.Stop()
+	for !c.out.ending() {
+		select {
+		case <-over:
+			return nil
+		case <-tick.C:
+		}
+	}
+	return errStopped
 }
 
 // pause returns when a client may be read from again that is over its rate, or that sends and does not take its

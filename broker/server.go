@@ -27,7 +27,8 @@ type Server struct {
 	limits   atomic.Pointer[Limits]
 	gate     *gate
 	started  time.Time
-	letFlap  bool // for tests that take over as fast as they can
+	lastGone atomic.Uint64 // bridge.Receipt of the last removal of a session from the store
+	letFlap  bool          // for tests that take over as fast as they can
 
 	mu       sync.Mutex // never held while another lock but the hub's is taken
 	sessions map[string]*session
@@ -157,16 +158,39 @@ func (s *session) enter(b *bridge.Batch, c *conn, fresh bool, id *bridge.Identit
 		s.sendAway()
 		if pk.clean || !s.persistent() {
 			s.srv.end(s)
-			// A client that asked for a clean start must not meet the old session again after a crash.
-			ctx, cancel := context.WithTimeout(context.Background(), s.srv.limits.Load().ConnectTimeout)
-			defer cancel()
-			return false, s.srv.hub.Wait(ctx, s.gone)
+			return false, s.srv.settled() // who waits here for the same client id keeps its place
 		}
 		s.barred.Store(false)
 		s.client.SetIdentity(id)
 	}
+	if fresh {
+		if err := s.srv.settled(); err != nil {
+			s.srv.end(s)
+			return false, err
+		}
+	}
 	s.take(b, c, pk, !fresh, connack)
 	return true, nil
+}
+
+// hasGone notes that a session's removal is part of commit r.
+func (s *Server) hasGone(r bridge.Receipt) {
+	for old := s.lastGone.Load(); old < uint64(r) && !s.lastGone.CompareAndSwap(old, uint64(r)); old = s.lastGone.Load() {
+	}
+}
+
+// settled returns when the end of every session that has ended so far is kept: a client that is told that it has no session
+// must not meet the old one again after a crash. Where the store has failed there is nothing to wait for.
+func (s *Server) settled() error {
+	if s.store == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.limits.Load().ConnectTimeout)
+	defer cancel()
+	if err := s.hub.Wait(ctx, bridge.Receipt(s.lastGone.Load())); err != nil && s.store.Err() == nil {
+		return bridge.Refuse(bridge.Unavailable, "the store is slow")
+	}
+	return nil
 }
 
 // sessionFor finds or makes the session of a client id.
@@ -248,38 +272,49 @@ func (s *session) left(c *conn) {
 
 // leave takes the session offline after c: will, expiry, or the end; s.turn is held. Nothing happens if c was left already.
 func (s *session) leave(c *conn) {
+	if s.leaveKept(c) {
+		s.srv.end(s)
+	}
+}
+
+// leaveKept does what leave does, but for a session that ends with its connection: then it reports true.
+func (s *session) leaveKept(c *conn) (ends bool) {
 	release := s.srv.hold() // that a will is sent and that it is not to be sent again are kept together
+	defer release()
+	w, left := s.goOffline(c)
+	if !left {
+		return false
+	}
+	if w != nil {
+		w.publish(s.srv, s.client)
+	}
+	return s.expiry == 0 // nobody but who has the turn changes it
+}
+
+// goOffline takes the connection away and returns the will that is due.
+func (s *session) goOffline(c *conn) (w *will, left bool) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.ended || !s.live.CompareAndSwap(c, nil) {
-		s.mu.Unlock()
-		release()
-		return
+		return nil, false
 	}
 	s.dropUnkept()
-	w, expiry := s.will, s.expiry
-	s.will = nil
+	w, s.will = s.will, nil
 	if c.noWill {
 		w = nil
 	}
-	if w != nil && w.delay > 0 && expiry > 0 {
-		delay := min(time.Duration(w.delay)*time.Second, expiry)
+	if w != nil && w.delay > 0 && s.expiry > 0 {
+		delay := min(time.Duration(w.delay)*time.Second, s.expiry)
 		s.will = w
 		s.willTimer = time.AfterFunc(delay, s.willDue)
 		w = nil
 	}
-	if expiry > 0 {
-		s.endTimer = time.AfterFunc(expiry, s.expired)
+	if s.expiry > 0 {
+		s.endTimer = time.AfterFunc(s.expiry, s.expired)
 	}
 	s.leftAt = time.Now().UnixNano()
 	s.save()
-	s.mu.Unlock()
-	if w != nil {
-		w.publish(s.srv, s.client)
-	}
-	release()
-	if expiry == 0 {
-		s.srv.end(s)
-	}
+	return w, true
 }
 
 // dropUnkept drops what is not kept for an offline session: QoS 0 messages in the queue and retained values under way;
@@ -290,7 +325,11 @@ func (s *session) dropUnkept() {
 	case nil:
 		return
 	case *storedQueue:
-		for _, q := range old.park() {
+		unkept := old.park()
+		if r := old.settle(s.srv.store.Synced(), false); r != 0 {
+			s.await(r)
+		}
+		for _, q := range unkept {
 			s.srv.counters.Queued.Add(-1)
 			s.srv.counters.QueuedBytes.Add(-int64(q.msg.Size()))
 			s.srv.counters.Dropped[bridge.DropOffline].Add(1)
@@ -347,12 +386,29 @@ func (s *session) expired() {
 
 // end ends a session that has no connection: its delayed will goes out, its subscriptions and queue go; sess.turn is held.
 func (s *Server) end(sess *session) {
-	release := s.hold() // as in leave
+	if !s.endWill(sess) {
+		return
+	}
+	b := s.hub.Begin()
+	defer b.End()
+	sess.release(b)
+	s.mu.Lock()
+	if s.sessions[sess.id] == sess {
+		delete(s.sessions, sess.id)
+		s.counters.Sessions.Add(-1)
+	}
+	s.mu.Unlock()
+}
+
+// endWill sends the will of a session that ends (MQTT-3.1.2-8: the session's end ends the delay). It reports false where the
+// session has ended already.
+func (s *Server) endWill(sess *session) bool {
+	release := s.hold() // as in leaveKept
+	defer release()
 	sess.mu.Lock()
 	if sess.ended {
 		sess.mu.Unlock()
-		release()
-		return
+		return false
 	}
 	w := sess.will
 	if sess.will = nil; w != nil {
@@ -365,19 +421,10 @@ func (s *Server) end(sess *session) {
 	}
 	sess.willTimer, sess.endTimer = nil, nil
 	sess.mu.Unlock()
-	if w != nil { // MQTT-3.1.2-8: the session's end ends the delay
+	if w != nil {
 		w.publish(s, sess.client)
 	}
-	release()
-	b := s.hub.Begin()
-	defer b.End()
-	sess.release(b)
-	s.mu.Lock()
-	if s.sessions[sess.id] == sess {
-		delete(s.sessions, sess.id)
-		s.counters.Sessions.Add(-1)
-	}
-	s.mu.Unlock()
+	return true
 }
 
 // Shutdown sends everybody away and waits until the readers have ended or ctx does. Kept sessions stay as they are.

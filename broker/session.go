@@ -40,7 +40,6 @@ type session struct {
 	willTimer *time.Timer
 	endTimer  *time.Timer
 	ended     bool
-	gone      bridge.Receipt // of its removal from the store
 	flaps     flaps
 	barred    atomic.Bool // the hub wants the client gone
 }
@@ -73,7 +72,7 @@ func (s *session) Deliver(d *bridge.Delivery) bridge.Outcome {
 		if c == nil {
 			return offlineQoS0(d)
 		}
-		if s.queueEmpty() {
+		if s.queueEmpty() && !s.lined() {
 			return c.deliverQoS0(d)
 		}
 		// Behind an older message of perhaps the same publisher and topic.
@@ -99,6 +98,9 @@ func (s *session) Deliver(d *bridge.Delivery) bridge.Outcome {
 	}
 	return s.enqueue(d)
 }
+
+// lined reports whether messages are lined up in the window that were never sent: they wait for the store; s.mu is held.
+func (s *session) lined() bool { return s.resend < s.window.n && s.window.at(s.window.n-1).fresh }
 
 func offlineQoS0(d *bridge.Delivery) bridge.Outcome {
 	if d.LiveOnly || d.Connected {
@@ -157,7 +159,10 @@ func (s *session) enqueue(d *bridge.Delivery) bridge.Outcome {
 	if s.queue == nil {
 		s.queue = s.newQueue()
 	}
-	for n, bytes := s.queue.size(); n > 0 && (n >= l.QueueMessages || bytes+size > l.QueueBytes); n, bytes = s.queue.size() {
+	for range maxDrops { // where a limit was lowered, the next messages go on
+		if n, bytes := s.queue.size(); n == 0 || n < l.QueueMessages && bytes+size <= l.QueueBytes {
+			break
+		}
 		if !s.drop(bridge.DropQueueFull) {
 			return d.Drop(bridge.DropFailed)
 		}
@@ -176,6 +181,9 @@ func (s *session) enqueue(d *bridge.Delivery) bridge.Outcome {
 	s.backlog.Store(true)
 	return bridge.Queued
 }
+
+// maxDrops bounds how many messages are dropped while the session is locked.
+const maxDrops = 1024
 
 // keep makes of a delivery what can wait.
 func keep(d *bridge.Delivery) queued {
@@ -303,7 +311,7 @@ func (s *session) pumpQueue(b *bridge.Batch, c *conn) bool {
 	if s.queue == nil {
 		return true
 	}
-	for {
+	for drops := 0; ; {
 		q, ok := s.queue.front()
 		if !ok {
 			if s.queueEmpty() {
@@ -313,6 +321,9 @@ func (s *session) pumpQueue(b *bridge.Batch, c *conn) bool {
 		}
 		if q.msg.Expired(b.Now) {
 			s.drop(bridge.DropExpired)
+			if drops++; drops == maxDrops {
+				return false
+			}
 			continue
 		}
 		if q.qos > 0 && !s.mayFly(c) {
@@ -340,7 +351,7 @@ func (s *session) pumpQueue(b *bridge.Batch, c *conn) bool {
 // message is not sent before its identifier is kept: after a crash it must not come again under another; s.mu is held.
 func (s *session) line(q queued) {
 	var r bridge.Receipt
-	id := s.nextID()
+	id := s.window.next()
 	if q.size != 0 {
 		r = s.srv.store.Sent(s.number, q.position, id)
 	} else {
@@ -361,14 +372,6 @@ func (s *session) enlist(q queued, r bridge.Receipt) {
 	s.backlog.Store(true)
 }
 
-// nextID is the identifier that the window will give next.
-func (s *session) nextID() uint16 {
-	if s.window.first == 0 {
-		return 1
-	}
-	return s.window.id(s.window.n)
-}
-
 // sendQueued sends one message that waited, giving it an identifier where its QoS asks for one; s.mu is held.
 func (s *session) sendQueued(b *bridge.Batch, c *conn, q queued) sendResult {
 	if q.qos == 0 {
@@ -383,7 +386,7 @@ func (s *session) sendQueued(b *bridge.Batch, c *conn, q queued) sendResult {
 	if !s.persistent() && q.shared == "" {
 		f.msg, f.ids = nil, nil
 	}
-	id := s.nextID()
+	id := s.window.next()
 	r := c.sendOwn(b, q.msg, q.qos, q.retain, false, q.ids, id, c.pumpLimit())
 	if r == sent {
 		if q.size != 0 {
@@ -464,41 +467,47 @@ func (s *session) release(b *bridge.Batch) {
 	for k := range s.window.n {
 		// A QoS 2 message that was sent must reach nobody else (MQTT-4.8.2-5).
 		if f := s.window.at(k); f.state == flightSent && f.shared != "" && (f.qos == 1 || f.fresh) {
-			give = append(give, queued{msg: f.msg, shared: f.shared})
+			give = append(give, f.queued)
 		}
 	}
 	s.srv.counters.Inflight.Add(-int64(s.window.open))
+	q := s.queue
 	s.window = window{}
-	give = append(give, s.emptyQueue()...)
 	s.queue, s.cursors, s.received, s.ended = nil, nil, nil, true
 	s.backlog.Store(false)
 	s.mu.Unlock()
 
+	give = append(give, s.empty(q)...) // nobody else has the queue any more
 	s.client.Close()
-	for _, q := range give {
+	for i := range give {
 		s.srv.contain("giving a shared message to another member", func() {
-			s.srv.hub.Redeliver(b, q.shared, q.msg, s.client)
+			release := s.srv.hold() // after a crash one of the two has it
+			defer release()
+			s.srv.hub.Redeliver(b, give[i].shared, give[i].msg, s.client)
+			s.unstore(&give[i], 1)
 		})
 	}
-	// Last: what the others were given is stored with them before it is forgotten here.
 	if s.number != 0 {
-		s.gone = s.srv.store.EndSession(s.number)
+		s.srv.hasGone(s.srv.store.EndSession(s.number))
 	}
 }
 
-// emptyQueue drops what is queued and returns the messages of shared subscriptions, which other members shall have; s.mu is
-// held. A stored queue is only read where there are such subscriptions: the store removes it as a whole.
-func (s *session) emptyQueue() (shared []queued) {
-	n, bytes := s.queueSize()
-	if _, stored := s.queue.(*storedQueue); !stored || s.hasShared() {
-		for s.queue != nil {
-			q, ok := s.queue.front()
+// empty drops what was queued and returns the messages of shared subscriptions, which other members shall have. A stored queue
+// is only read where there are such subscriptions: the store removes it as a whole.
+func (s *session) empty(q queue) (shared []queued) {
+	if q == nil {
+		return nil
+	}
+	n, bytes := q.size()
+	if _, stored := q.(*storedQueue); !stored || s.hasShared() {
+		for {
+			m, ok := q.front()
 			if !ok {
 				break
 			}
-			s.queue.pop()
-			if q.shared != "" {
-				shared = append(shared, q)
+			q.pop()
+			if m.shared != "" {
+				shared = append(shared, m)
 			}
 		}
 	}

@@ -2,18 +2,21 @@ package broker
 
 // window holds the QoS 1 and 2 messages that were given a packet identifier and are not completed (MQTT 5 section 4.3), in
 // the order of their first sending. Identifiers are handed out in sequence, so the message of an identifier is found by
-// subtraction. Acknowledgements that come out of order leave gaps; a gap keeps its place until everything before it is done.
+// subtraction; only where a restart has skipped some is it searched for. Acknowledgements that come out of order leave gaps; a
+// gap keeps its place until everything before it is done.
 type window struct {
-	ring  []flight // length is a power of 2
-	head  int      // place of the first in ring
-	n     int      // from the first to the last, gaps included
-	first uint16   // identifier of the first; 0: none was handed out yet
-	open  int      // not completed
+	ring    []flight // length is a power of 2
+	head    int      // place of the first in ring
+	n       int      // from the first to the last, gaps included
+	open    int      // not completed
+	last    uint16   // identifier handed out last; 0: none was yet
+	skipped bool     // the identifiers in the ring are not all in sequence
 }
 
 // flight is one message under way.
 type flight struct {
 	queued // msg is nil where nobody will ask for it again; receipt is what to wait for before the next packet is sent
+	id     uint16
 	state  flightState
 	fresh  bool // never sent: no DUP
 }
@@ -34,35 +37,35 @@ func (w *window) add(f flight) uint16 {
 	if w.n == len(w.ring) {
 		w.grow()
 	}
-	if w.first == 0 {
-		w.first = 1
-	}
+	w.last = w.next()
+	f.id = w.last
 	w.ring[(w.head+w.n)&(len(w.ring)-1)] = f
-	id := w.id(w.n)
 	w.n++
 	w.open++
-	return id
+	return f.id
 }
 
-// restore puts f back behind those restored before, at the place of its identifier.
-func (w *window) restore(f flight, id uint16) {
-	if w.n == 0 {
-		w.first = id
+// next is the identifier that add will give; identifiers run from 1 to 65535.
+func (w *window) next() uint16 { return w.last%65535 + 1 }
+
+// before is the identifier before id.
+func before(id uint16) uint16 {
+	if id == 1 {
+		return 65535
 	}
-	w.skip(id)
-	w.add(f)
+	return id - 1
 }
 
-// skip leaves gaps until id is the next identifier.
-func (w *window) skip(id uint16) {
-	for w.id(w.n) != id {
-		w.add(flight{})
-		w.open--
+// skipTo makes id the next identifier.
+func (w *window) skipTo(id uint16) {
+	if w.next() != id {
+		w.last = before(id)
+		w.skipped = w.n > 0
 	}
 }
 
-// id is the identifier of the k-th; identifiers run from 1 to 65535.
-func (w *window) id(k int) uint16 { return uint16((int(w.first)-1+k)%65535 + 1) }
+// id is the identifier of the k-th.
+func (w *window) id(k int) uint16 { return w.at(k).id }
 
 func (w *window) at(k int) *flight { return &w.ring[(w.head+k)&(len(w.ring)-1)] }
 
@@ -71,11 +74,17 @@ func (w *window) find(id uint16) (int, *flight) {
 	if w.n == 0 || id == 0 {
 		return 0, nil
 	}
-	k := int(id) - int(w.first)
+	k := int(id) - int(w.id(0))
 	if k < 0 {
 		k += 65535
 	}
-	if k >= w.n || w.at(k).state == flightDone {
+	for i := 0; w.skipped && i < w.n; i++ {
+		if w.id(i) == id {
+			k = i
+			break
+		}
+	}
+	if k >= w.n || w.id(k) != id || w.at(k).state == flightDone {
 		return 0, nil
 	}
 	return k, w.at(k)
@@ -83,16 +92,19 @@ func (w *window) find(id uint16) (int, *flight) {
 
 // done completes the flight at place k and returns how many places the window moved on.
 func (w *window) done(k int) (moved int) {
-	*w.at(k) = flight{}
+	*w.at(k) = flight{id: w.id(k)}
 	w.open--
 	for w.n > 0 && w.at(0).state == flightDone {
-		w.first = w.id(1)
+		*w.at(0) = flight{}
 		w.head = (w.head + 1) & (len(w.ring) - 1)
 		w.n--
 		moved++
 	}
-	if w.n == 0 && len(w.ring) > smallRing {
-		w.ring, w.head = nil, 0
+	if w.n == 0 {
+		w.skipped = false
+		if len(w.ring) > smallRing {
+			w.ring, w.head = nil, 0
+		}
 	}
 	return moved
 }
@@ -111,5 +123,6 @@ func (w *window) grow() {
 func (w *window) undo() {
 	w.n--
 	w.open--
+	w.last = before(w.last)
 	*w.at(w.n) = flight{}
 }
