@@ -158,13 +158,13 @@ func (s *session) enter(b *bridge.Batch, c *conn, fresh bool, id *bridge.Identit
 		s.sendAway()
 		if pk.clean || !s.persistent() {
 			s.srv.end(s)
-			return false, s.srv.settled() // who waits here for the same client id keeps its place
+			return false, s.srv.settled(0) // who waits here for the same client id keeps its place
 		}
 		s.barred.Store(false)
 		s.client.SetIdentity(id)
 	}
 	if fresh {
-		if err := s.srv.settled(); err != nil {
+		if err := s.srv.settled(s.begin(pk)); err != nil {
 			s.srv.end(s)
 			return false, err
 		}
@@ -179,15 +179,28 @@ func (s *Server) hasGone(r bridge.Receipt) {
 	}
 }
 
-// settled returns when the end of every session that has ended so far is kept: a client that is told that it has no session
-// must not meet the old one again after a crash. Where the store has failed there is nothing to wait for.
-func (s *Server) settled() error {
+// begin has a new session stored, if it is to be kept.
+func (s *session) begin(pk *connectPacket) (kept bridge.Receipt) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.expiry = s.srv.sessionExpiry(pk.expiry)
+	if s.srv.store == nil || !s.persistent() {
+		return 0
+	}
+	s.number, s.next = s.srv.store.NewSession(), 1
+	s.ids.reserved = idBlock
+	return s.save()
+}
+
+// settled returns when r is kept and the end of every session that has ended so far: what CONNACK says of a session must be
+// true after a crash, too. Where the store has failed there is nothing to wait for.
+func (s *Server) settled(r bridge.Receipt) error {
 	if s.store == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.limits.Load().ConnectTimeout)
 	defer cancel()
-	if err := s.hub.Wait(ctx, bridge.Receipt(s.lastGone.Load())); err != nil && s.store.Err() == nil {
+	if err := s.hub.Wait(ctx, max(r, bridge.Receipt(s.lastGone.Load()))); err != nil && s.store.Err() == nil {
 		return bridge.Refuse(bridge.Unavailable, "the store is slow")
 	}
 	return nil
@@ -227,10 +240,6 @@ func (s *session) take(b *bridge.Batch, c *conn, pk *connectPacket, present bool
 	}
 	s.will = pk.will
 	s.expiry = s.srv.sessionExpiry(pk.expiry)
-	if s.srv.store != nil && !present && s.persistent() {
-		s.number, s.next = s.srv.store.NewSession(), 1
-		s.ids.reserved = idBlock
-	}
 	s.leftAt = 0
 	s.ids.receipt = s.save()
 	s.resend, s.sent = 0, 0

@@ -19,7 +19,9 @@ type client struct {
 	role    role
 
 	session    session
-	receiveMax int // 0: none
+	clean      bool // the next connection ends the session that there is
+	ended      bool // there is none, as far as the client was told
+	receiveMax int  // 0: none
 	conn       *conn
 	conns      int
 	pending    []answer    // to be sent some time soon
@@ -109,7 +111,7 @@ func (c *client) handle(p wire.Packet, ok bool) {
 		c.conn.pinging = false
 	case wire.DISCONNECT:
 		c.event(p.String())
-		if p.Code != 0x8B { // shutting down
+		if p.Code != 0x8B && !(c.faulty && p.Code == 0x83) { // shutting down; the store has failed
 			c.h.wrong(c.who, nil, "sent away", "%s", p)
 		}
 	default:

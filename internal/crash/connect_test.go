@@ -24,11 +24,11 @@ func (c *client) open() (next opened, ok bool) {
 		return next, false
 	}
 	c.conns++
-	p := wire.Connect{Version: c.version, ClientID: c.id}
+	p := wire.Connect{Version: c.version, ClientID: c.id, Clean: c.clean}
 	if c.version >= wire.V5 {
 		p.Props = append(wire.Props{wire.SessionExpiry.Int(sessionExpiry)}, c.role.properties()...)
 	}
-	c.h.note(event{who: c.who, conn: nc.number, out: true, text: "CONNECT"})
+	c.h.note(event{who: c.who, conn: nc.number, out: true, text: fmt.Sprintf("CONNECT, clean %t", c.clean)})
 	nc.write(p.Append(nil))
 	select {
 	case ack, ok := <-nc.packets:
@@ -61,7 +61,7 @@ type opened struct {
 func (c *client) enter(next opened) {
 	c.conn = next.conn
 	present := next.ack.SessionPresent
-	c.event(fmt.Sprintf("CONNACK, session present %t", present))
+	c.h.note(event{who: c.who, conn: c.conn.number, kind: wire.CONNACK, dup: present, text: fmt.Sprintf("session present %t", present)})
 	if n := next.ack.Props.Int(wire.ReceiveMaximum); n > 0 {
 		c.conn.window = int(n)
 	}
@@ -70,6 +70,14 @@ func (c *client) enter(next opened) {
 	}
 	if c.session.exists && !present {
 		c.h.wrong(c.who, nil, "session lost", "CONNACK says that no session is present; it has %d messages unfinished and %d not released", len(c.session.outgoing), len(c.session.held))
+	}
+	if (c.clean || c.ended) && present {
+		c.h.wrong(c.who, nil, "session kept", "CONNACK says that a session is present after the last one has ended")
+	}
+	c.clean, c.ended = false, c.clean && c.version < wire.V5
+	if c.ended { // this one, too, is not kept
+		c.goodbye()
+		return
 	}
 	if !present {
 		clear(c.session.held)

@@ -16,14 +16,14 @@ func TestKilledBroker(t *testing.T) {
 	default:
 		kills = 10
 	}
-	run(t, kills)
+	run(t, kills, nil)
 }
 
 // TestDisturbedClients is the same load on a broker that is left alone: what is found here is wrong without any crash.
-func TestDisturbedClients(t *testing.T) { run(t, 0) }
+func TestDisturbedClients(t *testing.T) { run(t, 0, nil) }
 
-// run is one run of the load with so many kills.
-func run(t *testing.T, kills int) {
+// run is one run of the load with so many kills. prepare may change what is run.
+func run(t *testing.T, kills int, prepare func(*broker, *load)) {
 	seed := *seedFlag
 	if seed == 0 {
 		seed = rand.Uint64()
@@ -35,6 +35,9 @@ func run(t *testing.T, kills int) {
 	}()
 	b, h := newBroker(t), newHistory()
 	l := newLoad(h, b.addr, seed)
+	if prepare != nil {
+		prepare(b, l)
+	}
 	h.lives()
 	b.start()
 	b.ready()
@@ -77,40 +80,49 @@ func restart(b *broker, h *history) {
 	b.ready()
 }
 
-// killAgainAndAgain kills the broker at random moments: after a time, or when so many packets have gone to and fro. Some
-// moments come while it is still starting. It stops early when a client has found something, so that the trace is short.
+// killAgainAndAgain kills the broker at random moments: after a time, when so many packets have gone to and fro, or as a packet
+// of a certain kind has come. Some moments come while it is still starting. It stops early when a client has found something,
+// so that the trace is short.
 func (b *broker) killAgainAndAgain(h *history, kills int, dice *rand.Rand) {
 	b.t.Helper()
 	var longest time.Duration
-	for range kills {
-		limit, events := time.Duration(dice.Int64N(int64(2500*time.Millisecond))), 0
-		if dice.IntN(2) == 0 {
-			limit, events = 4*time.Second, 1+dice.IntN(20_000)
+	n := 0
+	for found := 0; n < kills && found == 0; n++ {
+		limit, events, trapped := 4*time.Second, 0, false
+		switch dice.IntN(5) {
+		case 0:
+			limit = time.Duration(dice.Int64N(int64(2500 * time.Millisecond)))
+		case 1, 2:
+			events = 1 + dice.IntN(20_000)
+		default:
+			process := b.cmd.Process
+			trapped = true
+			h.set(dice, func() { process.Kill() })
 		}
 		b.await(h, limit, events)
-		if b.ended() {
-			b.t.Fatalf("the broker ended by itself (%v):\n%s", b.cmd.ProcessState, b.tail())
+		if walked := trapped && !h.clear(); !walked {
+			if b.ended() {
+				b.t.Fatalf("the broker ended by itself (%v):\n%s", b.cmd.ProcessState, b.tail())
+			}
+			h.note(event{who: -1, text: "is killed"})
 		}
-		h.note(event{who: -1, text: "is killed"})
 		b.kill()
 		h.note(event{who: -1, text: "has ended"})
-		found := h.found()
+		found = h.found()
 		h.lives()
 		b.start()
 		if dice.IntN(4) > 0 {
 			longest = max(longest, b.ready())
 		}
-		if found > 0 {
-			break
-		}
 	}
 	b.ready()
-	b.t.Logf("the broker was killed %d times; it took %v at most until it listened again", h.life-1, longest.Round(time.Millisecond))
+	b.t.Logf("the broker was killed %d times; it took %v at most until it listened again", n, longest.Round(time.Millisecond))
 }
 
-// await waits until the time is over, or so many events have happened where events is not 0.
+// await waits until the time is over, so many events have happened where events is not 0, or the broker has ended.
 func (b *broker) await(h *history, limit time.Duration, events int) {
-	for end, begin := time.Now().Add(limit), h.now(); time.Now().Before(end) && !b.ended(); time.Sleep(time.Millisecond) {
+	begin := h.now()
+	for end := time.Now().Add(limit); time.Now().Before(end) && !b.ended(); time.Sleep(time.Millisecond) {
 		if events > 0 && h.now() >= begin+moment(events) {
 			return
 		}

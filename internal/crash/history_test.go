@@ -25,6 +25,7 @@ type history struct {
 	observed []observation
 	findings []finding // of the clients
 	progress int       // acknowledgements and deliveries
+	trap     *trap     // nil: none is set
 }
 
 // event is a packet or something else that happened.
@@ -70,6 +71,7 @@ type reader struct {
 	subscriptions []*subscription
 	deliveries    []delivery
 	count         map[*publication]int
+	ended         bool // the session is over: what it did not get any more is not lost
 }
 
 // subscription is one stay of a filter in a session.
@@ -143,11 +145,20 @@ func (h *history) reader(who int, v5, asPublished bool) *reader {
 	return r
 }
 
+// end ends the session of a reader.
+func (h *history) end(r *reader) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r.ended = true
+}
+
 // add appends an event; h.mu is held.
 func (h *history) add(e event) moment {
 	e.since, e.life = time.Since(h.began), h.life
 	h.events = append(h.events, e)
-	return moment(len(h.events))
+	at := moment(len(h.events))
+	h.walk(e)
+	return at
 }
 
 // note appends an event.
@@ -170,6 +181,13 @@ func (h *history) lives() int {
 	defer h.mu.Unlock()
 	h.life++
 	h.add(event{who: -1, text: "starts"})
+	return h.life
+}
+
+// alive is the life that the broker has.
+func (h *history) alive() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	return h.life
 }
 

@@ -21,16 +21,28 @@ func newInspector(l *load) *inspector {
 	return &inspector{load: l, h: l.history, who: l.history.client("inspector"), dice: rand.New(rand.NewPCG(l.seed, 2000))}
 }
 
-// run asks for a part of the retained values again and again.
+// run asks for a part of the retained values again and again, and for those that change most as soon as the broker has come
+// back: soon they will have changed again.
 func (i *inspector) run() {
-	for i.phase() != over {
+	for life := 1; i.phase() != over; {
 		var topics []*topic
-		for n := 0; n < 4; n++ {
+		if now := i.h.alive(); now != life {
+			for _, p := range i.publishers {
+				topics = append(topics, p.keep)
+			}
+			if i.ask(topics) {
+				life = now
+			}
+			continue
+		}
+		for range 4 {
 			p := i.publishers[i.dice.IntN(len(i.publishers))]
 			topics = append(append(topics, p.topics...), p.keep)
 		}
 		i.ask(topics)
-		i.pause(time.Duration(i.dice.IntN(200)) * time.Millisecond)
+		for end := time.Now().Add(time.Duration(i.dice.IntN(200)) * time.Millisecond); time.Now().Before(end) && i.h.alive() == life; {
+			i.pause(time.Millisecond)
+		}
 	}
 }
 
@@ -51,6 +63,7 @@ func (i *inspector) ask(topics []*topic) bool {
 	v := []wire.Version{wire.V5, wire.V311}[i.dice.IntN(2)]
 	c, err := dial(i.addr, v, i.asks)
 	if err != nil {
+		i.pause(time.Millisecond)
 		return false
 	}
 	defer c.close()

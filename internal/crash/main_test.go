@@ -25,7 +25,12 @@ const patience = 60 * time.Second
 // binary is the program under test.
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+func TestMain(m *testing.M) {
+	if plan := os.Getenv(envFaults); plan != "" {
+		os.Exit(beFaultyBroker(plan))
+	}
+	os.Exit(buildAndRun(m))
+}
 
 func buildAndRun(m *testing.M) int {
 	flag.Parse()

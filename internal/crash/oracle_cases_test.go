@@ -111,6 +111,24 @@ func TestOracle(t *testing.T) {
 			s.deliver(1, 0, nil, m)
 			s.deliver(2, 0, nil, m)
 		}, []string{"doubled"}},
+		{"QoS 2 comes again with QoS 1", func(s *story) {
+			s.subscribe("a/#", 1, 0)
+			sub := s.subscribe("a/2", 2, 0)
+			m := s.send(s.two, false)
+			s.stamp(event{who: 1}, &sub.leaving)
+			s.ack(m)
+			s.deliver(1, 2, nil, m)
+			s.deliver(2, 1, nil, m)
+		}, []string{"doubled"}},
+		{"QoS 1 and then QoS 2, where a crash and a subscription came in between", func(s *story) {
+			s.subscribe("a/#", 1, 0)
+			m := s.send(s.two, false)
+			s.deliver(1, 1, nil, m)
+			s.subscribe("a/2", 2, 0)
+			s.sending(event{msg: m, dup: true})
+			s.ack(m)
+			s.deliver(2, 2, nil, m)
+		}, nil},
 		{"QoS 2 that was granted QoS 1 may be repeated on another connection", func(s *story) {
 			s.subscribe("a/#", 1, 0)
 			m := s.publish(s.two, false)

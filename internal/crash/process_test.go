@@ -21,7 +21,10 @@ type broker struct {
 	addr string
 	cmd  *exec.Cmd
 	log  *os.File
-	done chan struct{} // the process has ended
+
+	faults *rand.Rand    // of the disk; nil: the real program runs, on a disk that works
+	mended bool          // the disk has no faults any more
+	done   chan struct{} // the process has ended
 }
 
 // config allows more than the test needs, so that nothing may be dropped or refused.
@@ -83,6 +86,10 @@ func (b *broker) start() {
 	}
 	b.log, b.done = log, make(chan struct{})
 	b.cmd = exec.Command(binary, "serve", "-c", b.file("isthmus.yaml"))
+	if b.faults != nil {
+		b.cmd = exec.Command(os.Args[0])
+		b.cmd.Env = append(os.Environ(), envFaults+"="+b.plan())
+	}
 	b.cmd.Stdout, b.cmd.Stderr = log, log
 	if err := b.cmd.Start(); err != nil {
 		b.t.Fatal(err)

@@ -133,6 +133,11 @@ func (c *client) takeAck(p wire.Packet) {
 	}
 	if p.Type != wire.PUBCOMP && p.Code.Failed() {
 		c.h.note(e)
+		if c.faulty && (p.Code == 0x83 || p.Code == 0x97 || p.Code == 0x80) {
+			c.session.forget(o)
+			c.h.complete(o.msg)
+			return
+		}
 		c.h.wrong(c.who, o.msg, "refused", "%s was refused: %s %s", o.msg, p.Code, p.Props)
 		c.session.forget(o)
 		c.h.complete(o.msg)

@@ -54,6 +54,11 @@ func (s *subscriber) act() {
 	switch {
 	case s.dice.IntN(40) == 0:
 		s.disturb(1500 * time.Millisecond)
+	case s.dice.IntN(200) == 0:
+		s.disturb(8 * time.Second)
+	case s.dice.IntN(100) == 0:
+		s.event("reads nothing for a while")
+		s.pause(time.Duration(s.dice.IntN(400)) * time.Millisecond)
 	case s.request == nil && len(s.stable) == 0 && s.dice.IntN(12) == 0:
 		s.change()
 	default:

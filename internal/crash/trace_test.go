@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/isthmus-iot/isthmus/internal/mqttclient/wire"
 )
 
 // report fails the test with what was found, a few of each kind with what led to it.
@@ -41,45 +43,61 @@ func (h *history) report(t *testing.T, list []finding) {
 const traced = 50
 
 // trace shows the events that a finding is about: those of its message, those of the client with the identifiers that the
-// message had there, the comings and goings of whom they belong to, and the life and death of the broker.
+// message had there or with subscriptions that match it, the comings and goings of whom they belong to, and the life and death
+// of the broker.
 func (h *history) trace(f finding) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	who := map[int]bool{f.who: true}
-	ids := make(map[uint16]bool)
+	who, ids := map[int]bool{f.who: true}, make(map[uint16]bool)
 	first := f.at
-	if m := f.msg; m != nil {
-		if m.began != 0 {
-			first = min(first, m.began)
-		}
-		for i, e := range h.events {
-			if e.msg != m {
-				continue
-			}
-			if e.kind == 3 && e.out {
-				who[e.who] = true
-			}
-			if e.who == f.who {
-				ids[e.id] = true
-				first = min(first, moment(i+1))
-			}
-		}
-	} else if i := int(f.at) - 1; i >= 0 && i < len(h.events) {
-		ids[h.events[i].id] = true
-	}
-	var lines []string
 	for i, e := range h.events {
-		at := moment(i + 1)
-		about := e.msg != nil && e.msg == f.msg && who[e.who]
-		about = about || e.who < 0 || who[e.who] && e.kind == 0 || e.who == f.who && e.id != 0 && ids[e.id]
-		if about && (at >= first-200 || at > f.at-200) && (at <= f.at+200 || f.kind == "lost") {
-			lines = append(lines, h.line(i))
+		if e.msg == nil || e.msg != f.msg {
+			continue
+		}
+		first = min(first, moment(i+1))
+		if e.kind == wire.PUBLISH && e.out {
+			who[e.who] = true
+		}
+		if e.who == f.who {
+			ids[e.id] = true
 		}
 	}
-	if n := len(lines) - traced; n > 0 {
-		lines = append(append(lines[:traced*2/3:traced*2/3], fmt.Sprintf("    ... %d more ...", n)), lines[len(lines)-traced/3:]...)
+	var before, after []string
+	for i, e := range h.events {
+		switch at := moment(i + 1); {
+		case !f.concerns(e, who, ids, at > first-200):
+		case at <= f.at:
+			before = append(before, h.line(i))
+		case f.msg != nil && len(after) < traced/3:
+			after = append(after, h.line(i))
+		}
 	}
-	return strings.Join(lines, "\n")
+	if n := len(before) - traced*2/3; n > 0 {
+		before = append([]string{fmt.Sprintf("    ... %d before ...", n)}, before[n:]...)
+	}
+	return strings.Join(append(before, after...), "\n")
+}
+
+// concerns reports whether an event belongs to the trace of a finding.
+func (f *finding) concerns(e event, who map[int]bool, ids map[uint16]bool, near bool) bool {
+	switch {
+	case e.who < 0:
+		return near || f.msg == nil
+	case !who[e.who]:
+		return false
+	case e.msg != nil && e.msg == f.msg, f.msg == nil && (e.kind == 0 || e.kind == wire.CONNACK):
+		return true
+	case e.who != f.who || f.msg == nil:
+		return near && (e.kind == 0 || e.kind == wire.CONNACK)
+	}
+	switch e.kind {
+	case wire.SUBSCRIBE, wire.SUBACK, wire.UNSUBSCRIBE, wire.UNSUBACK:
+		filter, _, _ := strings.Cut(e.text, " ")
+		return matches(filter, f.msg.topic.name)
+	case 0, wire.CONNACK:
+		return near
+	}
+	return near && ids[e.id]
 }
 
 // line shows an event.
@@ -98,9 +116,12 @@ func (h *history) line(i int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "    %7d %8.3fs life %-3d %-10s %s", i+1, e.since.Seconds(), e.life, name, arrow)
 	if e.kind != 0 {
-		fmt.Fprintf(&b, " %s id=%d", e.kind, e.id)
+		fmt.Fprintf(&b, " %s", e.kind)
 	}
-	if e.dup {
+	if e.id != 0 {
+		fmt.Fprintf(&b, " id=%d", e.id)
+	}
+	if e.dup && e.kind == wire.PUBLISH {
 		b.WriteString(" dup")
 	}
 	if e.msg != nil {
