@@ -154,6 +154,13 @@ func (s *session) enter(b *bridge.Batch, c *conn, fresh bool, id *bridge.Identit
 	if s.ended { // while we waited
 		return false, nil
 	}
+	if s.srv.store != nil && s.srv.store.Err() != nil && (fresh && s.srv.sessionExpiry(pk.expiry) > 0 || !fresh && pk.clean && s.number != 0) {
+		if fresh {
+			s.srv.end(s)
+		}
+		// CONNACK would promise that a session is kept, or that the old one is gone, and after a restart neither is true.
+		return false, bridge.Refuse(bridge.Unavailable, "the store has failed: no session can begin or end")
+	}
 	if !fresh {
 		s.sendAway()
 		if pk.clean || !s.persistent() {

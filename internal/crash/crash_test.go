@@ -2,6 +2,7 @@ package crash
 
 import (
 	"math/rand/v2"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -52,6 +53,10 @@ func run(t *testing.T, kills int, prepare func(*broker, *load)) {
 		b.killAgainAndAgain(h, kills, rand.New(rand.NewPCG(seed, 3000)))
 	}
 	l.finish(t)
+	if l.missing() != "" { // what it is waiting for
+		b.cmd.Process.Signal(syscall.SIGQUIT)
+		<-b.done
+	}
 	l.visit(false)
 	if kills > 0 && h.found() == 0 {
 		b.kill()
