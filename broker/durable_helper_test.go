@@ -1,7 +1,6 @@
 package broker_test
 
 import (
-	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -17,8 +16,6 @@ type disk struct {
 	mu   sync.Mutex
 	open *sync.Cond
 	shut bool
-	held int // who waits
-	let  int // how many of them may go on
 	err  error
 }
 
@@ -42,21 +39,6 @@ func (d *disk) release() {
 	d.open.Broadcast()
 }
 
-// step waits until somebody is held up and lets them sync once.
-func (d *disk) step(t *testing.T) {
-	t.Helper()
-	eventually(t, func() error {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if d.held == 0 {
-			return errors.New("nobody syncs the log")
-		}
-		d.let++
-		d.open.Broadcast()
-		return nil
-	})
-}
-
 // fail has the log fail from now on.
 func (d *disk) fail(err error) {
 	d.mu.Lock()
@@ -74,12 +56,9 @@ func (d *disk) lost() *disk {
 func (d *disk) pass() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.held++
-	for d.shut && d.err == nil && d.let == 0 {
+	for d.shut && d.err == nil {
 		d.open.Wait()
 	}
-	d.held--
-	d.let = max(0, d.let-1)
 	return d.err
 }
 

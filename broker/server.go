@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"runtime"
 	"sync"
@@ -27,11 +28,11 @@ type Server struct {
 	limits   atomic.Pointer[Limits]
 	gate     *gate
 	started  time.Time
-	lastGone atomic.Uint64 // bridge.Receipt of the last removal of a session from the store
-	letFlap  bool          // for tests that take over as fast as they can
+	letFlap  bool // for tests that take over as fast as they can
 
 	mu       sync.Mutex // never held while another lock but the hub's is taken
 	sessions map[string]*session
+	leaving  map[string]bridge.Receipt // by client id: of sessions whose removal from the store may not be kept yet
 	conns    map[*conn]struct{}
 	closing  bool
 	readers  sync.WaitGroup
@@ -165,25 +166,19 @@ func (s *session) enter(b *bridge.Batch, c *conn, fresh bool, id *bridge.Identit
 		s.sendAway()
 		if pk.clean || !s.persistent() {
 			s.srv.end(s)
-			return false, s.srv.settled(0) // who waits here for the same client id keeps its place
+			return false, s.srv.settled(s.id, 0) // who waits here for the same client id keeps its place
 		}
 		s.barred.Store(false)
 		s.client.SetIdentity(id)
 	}
 	if fresh {
-		if err := s.srv.settled(s.begin(pk)); err != nil {
+		if err := s.srv.settled(s.id, s.begin(pk)); err != nil {
 			s.srv.end(s)
 			return false, err
 		}
 	}
 	s.take(b, c, pk, !fresh, connack)
 	return true, nil
-}
-
-// hasGone notes that a session's removal is part of commit r.
-func (s *Server) hasGone(r bridge.Receipt) {
-	for old := s.lastGone.Load(); old < uint64(r) && !s.lastGone.CompareAndSwap(old, uint64(r)); old = s.lastGone.Load() {
-	}
 }
 
 // begin has a new session stored, if it is to be kept.
@@ -199,19 +194,36 @@ func (s *session) begin(pk *connectPacket) (kept bridge.Receipt) {
 	return s.save()
 }
 
-// settled returns when r is kept and the end of every session that has ended so far: what CONNACK says of a session must be
-// true after a crash, too. Where the store has failed there is nothing to wait for.
-func (s *Server) settled(r bridge.Receipt) error {
+// settled returns when r is kept and so is the end of the last session of a client id: what CONNACK says of a session must be
+// true after a crash, too. Where the store has failed, a client without a former session can still come for live traffic.
+func (s *Server) settled(clientID string, r bridge.Receipt) error {
 	if s.store == nil {
 		return nil
 	}
+	s.mu.Lock()
+	gone := s.leaving[clientID]
+	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), s.limits.Load().ConnectTimeout)
 	defer cancel()
-	if err := s.hub.Wait(ctx, max(r, bridge.Receipt(s.lastGone.Load()))); err != nil && s.store.Err() == nil {
-		return bridge.Refuse(bridge.Unavailable, "the store is slow")
+	if err := s.hub.Wait(ctx, max(r, gone)); err != nil && (s.store.Err() == nil || !s.synced(gone)) {
+		return bridge.Refuse(bridge.Unavailable, "the end of a session is not kept yet")
 	}
 	return nil
 }
+
+// hasGone notes that the removal of a client id's session is part of commit r; s.mu is held.
+func (s *Server) hasGone(clientID string, r bridge.Receipt) {
+	if s.leaving == nil {
+		s.leaving = make(map[string]bridge.Receipt)
+	}
+	if len(s.leaving) >= maxLeaving {
+		maps.DeleteFunc(s.leaving, func(_ string, r bridge.Receipt) bool { return s.synced(r) })
+	}
+	s.leaving[clientID] = r
+}
+
+// maxLeaving is how many ended sessions are remembered before those are forgotten whose end is kept.
+const maxLeaving = 1024
 
 // sessionFor finds or makes the session of a client id.
 func (s *Server) sessionFor(clientID string, id *bridge.Identity) (sess *session, fresh bool, err error) {
@@ -407,13 +419,16 @@ func (s *Server) end(sess *session) {
 	}
 	b := s.hub.Begin()
 	defer b.End()
-	sess.release(b)
+	gone := sess.release(b)
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.sessions[sess.id] == sess {
 		delete(s.sessions, sess.id)
 		s.counters.Sessions.Add(-1)
 	}
-	s.mu.Unlock()
+	if gone != 0 {
+		s.hasGone(sess.id, gone)
+	}
 }
 
 // endWill sends the will of a session that ends (MQTT-3.1.2-8: the session's end ends the delay). It reports false where the

@@ -460,8 +460,8 @@ func (s *session) pumpRetained(b *bridge.Batch, c *conn) bool {
 const maxLooks = 4096
 
 // release removes what the session holds, hands shared messages that were not acknowledged to other members of their
-// groups, and detaches the client. Called once, when the session ends.
-func (s *session) release(b *bridge.Batch) {
+// groups, and detaches the client. Called once, when the session ends; it is gone for good when the receipt is kept.
+func (s *session) release(b *bridge.Batch) (gone bridge.Receipt) {
 	s.mu.Lock()
 	var give []queued
 	for k := range s.window.n {
@@ -488,8 +488,9 @@ func (s *session) release(b *bridge.Batch) {
 		})
 	}
 	if s.number != 0 {
-		s.srv.hasGone(s.srv.store.EndSession(s.number))
+		gone = s.srv.store.EndSession(s.number)
 	}
+	return gone
 }
 
 // empty drops what was queued and returns the messages of shared subscriptions, which other members shall have. A stored queue

@@ -175,10 +175,13 @@ func (s *session) Stored(b *bridge.Batch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.awaiting = false
-	if s.ended || s.srv.store.Err() != nil {
+	if s.ended {
 		return
 	}
 	s.pump(b)
+	if s.srv.store.Err() != nil {
+		return // what is not to be stored goes on
+	}
 	if q, ok := s.queue.(*storedQueue); ok {
 		if r := q.settle(s.srv.store.Synced(), s.live.Load() != nil); r != 0 {
 			s.await(r)

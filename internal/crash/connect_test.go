@@ -47,6 +47,7 @@ func (c *client) open() (next opened, ok bool) {
 		c.h.wrong(c.who, nil, "silence", "no CONNACK within %v", patience)
 	}
 	c.h.note(event{who: c.who, conn: nc.number, text: "no CONNACK"})
+	c.ended = c.ended && c.clean // there may be a session of which the client was not told
 	nc.close()
 	return next, false
 }

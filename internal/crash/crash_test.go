@@ -106,7 +106,7 @@ func (b *broker) killAgainAndAgain(h *history, kills int, dice *rand.Rand) {
 		}
 		b.await(h, limit, events)
 		if walked := trapped && !h.clear(); !walked {
-			if b.ended() {
+			if b.ended() && b.faults == nil {
 				b.t.Fatalf("the broker ended by itself (%v):\n%s", b.cmd.ProcessState, b.tail())
 			}
 			h.note(event{who: -1, text: "is killed"})
@@ -116,9 +116,14 @@ func (b *broker) killAgainAndAgain(h *history, kills int, dice *rand.Rand) {
 		found = h.found()
 		h.lives()
 		b.start()
-		if dice.IntN(4) > 0 {
+		if dice.IntN(4) > 0 && b.faults == nil {
 			longest = max(longest, b.ready())
 		}
+	}
+	if b.faults != nil {
+		b.kill()
+		b.mended = true
+		restart(b, h)
 	}
 	b.ready()
 	b.t.Logf("the broker was killed %d times; it took %v at most until it listened again", n, longest.Round(time.Millisecond))
