@@ -86,10 +86,7 @@ func (a *App) restore(c *Config) (*store.Store, error) {
 
 // unrestorable says what to do about an error of bringing back what the store has.
 func (c *Config) unrestorable(err error) error {
-	hint := "run isthmus store check, then restore a copy or move the folder away"
-	if bridge.ReasonOf(err) == bridge.QuotaExceeded {
-		hint = "the store has more sessions than limits.clients allows: raise it"
-	}
+	const hint = "run isthmus store check, then restore a copy or move the folder away"
 	return Problems{{Text: fmt.Sprintf("store %s: %v", c.storeDir(), err), Hint: hint}}
 }
 

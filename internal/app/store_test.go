@@ -221,7 +221,6 @@ func TestAStoreThatCannotBeUsed(t *testing.T) {
 			os.Mkdir(g.file("data/store"), 0o700)
 			os.WriteFile(g.file("data/store/photo.jpeg"), nil, 0o600)
 		}, "not a store: it contains photo.jpeg; "},
-		"too many sessions": {open + "limits: {clients: 1}\n", func(*gateway) {}, "raise it"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := prepare(t)
