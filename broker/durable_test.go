@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -400,6 +401,59 @@ func TestAMessageThatExpiresWhileTheServerIsDownIsNotSent(t *testing.T) {
 	eventually(t, func() error { // the hub looks once a second
 		if n := s.Hub.Stats().Retained; n != 1 {
 			return fmt.Errorf("%d retained values, want 1", n)
+		}
+		return nil
+	})
+}
+
+func TestAFullStoreRefusesWhatItWouldHaveToKeepAndLiveTrafficGoesOn(t *testing.T) {
+	t.Parallel()
+	d := newDisk()
+	s := reopen(t, options{storeLimit: 2 << 20, limits: broker.Limits{QueueMessages: 1 << 20, QueueBytes: 1 << 30}}, d)
+	away, _ := s.kept("away")
+	away.Subscribe(1, "kept")
+	away.Drop()
+	live := s.open(raw.Connect{ClientID: "live", Clean: true})
+	live.Subscribe(1, "live")
+	pub := s.open(raw.Connect{ClientID: "pub", Clean: true})
+	payload := strings.Repeat("x", 4096)
+	taken := 0
+	accepted := func() bool {
+		pub.Send(raw.Publish{Topic: "kept", Payload: payload, QoS: 1, ID: 1})
+		p := pub.Expect(raw.PUBACK)
+		if p.Code == 0 {
+			taken++
+		} else if p.Code != 0x97 {
+			t.Fatalf("got %v", p)
+		}
+		return p.Code == 0
+	}
+	for accepted() {
+		if taken > 4096 {
+			t.Fatal("the store takes more than its limit")
+		}
+	}
+	pub.Send(raw.Publish{Topic: "kept", Payload: payload, QoS: 2, ID: 2})
+	pub.ExpectAck(raw.PUBREC, 2, 0x97)
+	pub.Send(raw.Publish{Topic: "r", Payload: payload, QoS: 1, ID: 3, Retain: true})
+	pub.ExpectAck(raw.PUBACK, 3, 0x97)
+	old := s.open(raw.Connect{Version: raw.V311, ClientID: "old", Clean: true})
+	old.Send(raw.Publish{Topic: "kept", QoS: 1, ID: 1}) // an acknowledgement would be a lie, and there is no other word
+	old.ExpectClosed()
+	pub.Publish(raw.Publish{Topic: "live", Payload: "on", QoS: 1, ID: 4})
+	live.Deliver()
+
+	// Space returns when the messages are fetched, of which none is missing.
+	away, _ = s.kept("away")
+	for range taken {
+		if p := away.Deliver(); p.Text() != payload {
+			t.Fatal("got another message")
+		}
+	}
+	away.Drop()
+	eventually(t, func() error {
+		if !accepted() {
+			return errors.New("nothing is taken yet")
 		}
 		return nil
 	})

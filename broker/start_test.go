@@ -40,6 +40,8 @@ type options struct {
 	log       *slog.Logger
 	tls       *tls.Config
 	store     vfs.FS // where sessions are stored; nil: in memory
+
+	storeLimit int64 // bytes; 0: the default
 }
 
 // start runs a server until the test ends, and then checks that nothing of it is left.
@@ -56,7 +58,7 @@ func start(t testing.TB, o options) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept := keepIn(t, o.store, hub, srv)
+	kept := keepIn(t, o, hub, srv)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -90,15 +92,16 @@ func start(t testing.TB, o options) *server {
 var everythingStored = os.Getenv("BROKER_TEST_STORE") != ""
 
 // keepIn gives a server a store.
-func keepIn(t testing.TB, fs vfs.FS, hub *bridge.Hub, srv *broker.Server) *store.Store {
+func keepIn(t testing.TB, o options, hub *bridge.Hub, srv *broker.Server) *store.Store {
 	t.Helper()
+	fs := o.store
 	if fs == nil {
 		if !everythingStored {
 			return nil
 		}
 		fs = vfs.NewMem()
 	}
-	kept, err := store.Open(store.Config{Dir: "store", FS: fs, Notify: hub.Stored})
+	kept, err := store.Open(store.Config{Dir: "store", FS: fs, Limit: o.storeLimit, Notify: hub.Stored})
 	if err != nil {
 		t.Fatal(err)
 	}
